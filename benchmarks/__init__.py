@@ -1,0 +1,1 @@
+"""Benchmarks: timing and memory, never assertions. Run each with `python -m benchmarks.NAME`."""

@@ -1,0 +1,1 @@
+"""The coordinator program: selects devices, runs rounds, keeps the model."""

@@ -1,0 +1,1 @@
+"""The agent program: offers a device, trains on it, sends masked updates."""

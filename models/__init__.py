@@ -1,0 +1,1 @@
+"""ONNX models: building, layout, artifacts and the engines that train them."""

@@ -1,0 +1,1 @@
+"""Ready forward graphs, one module each."""

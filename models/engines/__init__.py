@@ -1,0 +1,1 @@
+"""Training engines, one module each, behind one interface."""

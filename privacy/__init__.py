@@ -1,0 +1,1 @@
+"""Pure privacy arithmetic: clipping and quantising. No I/O, clock, randomness or logging."""

@@ -1,0 +1,185 @@
+"""The plan: what to train and how, as data and never code.
+
+One struct per table of `plan.toml`; the types carry the limits. `runtime.plan_file` reads the file and
+turns a wrong value into an error that names file, key, value and fix. `plan.toml` in the top folder is
+the commented example of every key.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
+Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
+"""Seconds, at most a day."""
+
+Loss = Literal["cross_entropy", "mse", "bce"]
+Optimizer = Literal["sgd", "adamw"]
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which forward graph to train.
+
+    Exactly one of `catalog` and `onnx` is given.
+
+    Attributes:
+        catalog: name of a model in `models.catalog`.
+        parameters: its sizes, for example {"channels": 6, "window": 128, "classes": 7}.
+        onnx: path of a forward ONNX model, relative to the plan's folder.
+    """
+
+    catalog: Annotated[str, Meta(max_length=64)] | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
+    onnx: str | None = None
+
+
+class Training(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device does with the weights it receives.
+
+    Attributes:
+        loss: minimised on the device.
+        optimizer: the local optimizer; its state starts anew every round.
+        local_epochs: passes over the device's examples, 1 to 1000.
+        batch_size: examples a step, 1 to 65,536.
+        learning_rate: local, > 0.
+        proximal: FedProx's mu (Li et al. 2020, MLSys, section 3): adds mu/2 * ||w - w0||^2; 0 is off.
+        max_examples: the most examples a device uses and is weighted by, 1 to 10^7.
+        loss_ceiling: the highest loss an example can report; fixes the metrics' fixed point.
+    """
+
+    loss: Loss = "cross_entropy"
+    optimizer: Optimizer = "sgd"
+    local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 2
+    batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
+    learning_rate: PositiveFloat = 0.1
+    proximal: NonNegativeFloat = 0.0
+    max_examples: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    loss_ceiling: PositiveFloat = 10.0
+
+
+class Eligibility(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device must be to take part. Devices check it again for themselves.
+
+    Attributes:
+        idle: its load is below its own limit.
+        charging: it is on mains power or charging.
+        unmetered: its network costs nothing per byte.
+        min_examples: fewer local examples than this and it declines.
+    """
+
+    idle: bool = False
+    charging: bool = False
+    unmetered: bool = False
+    min_examples: Annotated[int, Meta(ge=1)] = 1
+
+
+class Selection(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many devices take part in a round.
+
+    Attributes:
+        count: wanted cohort size; exclusive with `fraction`.
+        fraction: wanted cohort as a part of the devices on offer, in (0, 1]; 1 when neither is given.
+        over_selection: invited = ceil(wanted * over_selection), 1 to 3 (Bonawitz et al. 2019 use 1.3).
+        min_cohort: a round with fewer members than this is aborted, at least 3.
+        eligibility: conditions.
+    """
+
+    count: Annotated[int, Meta(ge=3, le=1024)] | None = None
+    fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    over_selection: Annotated[float, Meta(ge=1.0, le=3.0)] = 1.3
+    min_cohort: Annotated[int, Meta(ge=3, le=1024)] = 5
+    eligibility: Eligibility = Eligibility()
+
+
+class SecureAggregation(Struct, frozen=True, forbid_unknown_fields=True):
+    """Parameters of masking, sharing and quantising.
+
+    Attributes:
+        bits: ring width b of the update block; values travel mod 2^b.
+        clip: L2 bound of a device's update, in units of the weights.
+        coordinate_limit: bound of one coordinate after the clip; None is `clip` (nothing saturates).
+        corrupt_fraction: gamma, the part of a cohort that may work against the others.
+        dropout_fraction: delta, the part expected to vanish; sizes the sparse graph only.
+        threshold: raises the derived threshold; never lowers it. 0 leaves it alone.
+    """
+
+    bits: Literal[8, 10, 12, 16, 20, 24, 32] = 32
+    clip: PositiveFloat = 10.0
+    coordinate_limit: PositiveFloat | None = None
+    corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1 / 3
+    dropout_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
+    threshold: Annotated[int, Meta(ge=0, le=1024)] = 0
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the coordinator does with the mean update (Reddi et al. 2021, Algorithm 2).
+
+    Attributes:
+        optimizer: the server optimizer.
+        learning_rate: eta; 1.0 makes `fedavg` plain averaging.
+        momentum: beta_1 of all but fedavg and fedadagrad.
+        second_momentum: beta_2 of fedadam and fedyogi.
+        adaptivity: tau, the floor under the adaptive denominators.
+    """
+
+    optimizer: Literal["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
+    learning_rate: PositiveFloat = 1.0
+    momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
+    second_momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.99
+    adaptivity: PositiveFloat = 1e-3
+
+
+class Deadlines(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long each phase may last, in seconds; a phase ends sooner when everybody has answered.
+
+    Attributes:
+        inviting: from the invitation to the last accept or decline.
+        keying: fetching, training and publishing round keys.
+        sharing: publishing sealed shares.
+        collecting: masking and uploading.
+        confirming: signing the survivor set.
+        recovering: revealing shares.
+        max_lifetime: after this long a device erases the round's secrets, whatever happened.
+    """
+
+    inviting: Duration = 10.0
+    keying: Duration = 300.0
+    sharing: Duration = 30.0
+    collecting: Duration = 120.0
+    confirming: Duration = 30.0
+    recovering: Duration = 30.0
+    max_lifetime: Duration = 3600.0
+
+
+class Stopping(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the run ends: whichever comes first.
+
+    Attributes:
+        rounds: committed rounds.
+        metric: what `target` and `patience` look at.
+        target: stop once the metric is at least (accuracy) or at most (loss) this.
+        patience: stop after this many committed rounds without improvement.
+        wall_clock: seconds since the run began.
+        aborted_in_a_row: give up after this many aborted rounds without a committed one.
+    """
+
+    rounds: Annotated[int, Meta(ge=1)] = 100
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    target: float | None = None
+    patience: Annotated[int, Meta(ge=1)] | None = None
+    wall_clock: PositiveFloat | None = None
+    aborted_in_a_row: Annotated[int, Meta(ge=1)] = 10
+
+
+class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a run is, one attribute per table of `plan.toml`."""
+
+    model: Model
+    training: Training = Training()
+    selection: Selection = Selection()
+    secure_aggregation: SecureAggregation = SecureAggregation()
+    server: Server = Server()
+    deadlines: Deadlines = Deadlines()
+    stopping: Stopping = Stopping()

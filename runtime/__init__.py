@@ -1,0 +1,1 @@
+"""I/O that both programs share: driver, transfers, identity, settings, logs."""

@@ -1,0 +1,1 @@
+"""Pure secure aggregation: keys, masks, shares, graph. No I/O, clock, randomness or logging."""
