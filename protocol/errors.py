@@ -1,12 +1,19 @@
 """Whose fault it is, drawn once.
 
     FedfleetError
-    ├── PeerError            the other side broke the protocol: count it, drop it, go on
-    │   ├── FrameError           bytes that are not a valid signed frame
-    │   ├── CertificateError     a certificate that this fleet does not vouch for
-    │   ├── OrderError           a round that was, or that jumps
-    │   └── ProtocolError        a valid frame whose content breaks a rule of the round
-    └── MisuseError          we did: a bug of the caller
+    ├── PeerError                the other side broke the protocol: count it, drop it, go on
+    │   ├── FrameError               bytes that are not a valid signed frame
+    │   ├── CertificateError         a certificate that this fleet does not vouch for
+    │   ├── OrderError               a round that was, or that jumps
+    │   └── ProtocolError            a valid frame whose content breaks a rule of the round
+    │       ├── ManifestError            the manifest asks what this device does not allow
+    │       ├── TranscriptError          the frame belongs to another round, cohort or set
+    │       ├── SecondDecisionError      a different decision where one was already taken
+    │       ├── CohortError              the cohort is not what it must be
+    │       ├── SetError                 the share set or survivor set is not what it must be
+    │       ├── ShareDeliveryError       a share that this device cannot or must not hold
+    │       └── ConfirmationError        too few neighbours confirmed the survivor set
+    └── MisuseError              we did: a bug of the caller
 
 The docstring of each class is its message to the reader of a log.
 """
@@ -34,6 +41,34 @@ class OrderError(PeerError):
 
 class ProtocolError(PeerError):
     """The frame is valid but breaks a rule of the round."""
+
+
+class ManifestError(ProtocolError):
+    """The manifest asks for something that this device does not allow."""
+
+
+class TranscriptError(ProtocolError):
+    """The frame belongs to another round, cohort, share set or survivor set."""
+
+
+class SecondDecisionError(ProtocolError):
+    """A different decision arrived where one was already taken; the first valid one stands."""
+
+
+class CohortError(ProtocolError):
+    """The cohort is too small, too large, or holds keys or names twice."""
+
+
+class SetError(ProtocolError):
+    """The share set or survivor set is not a subset, misses this device, or is too small."""
+
+
+class ShareDeliveryError(ProtocolError):
+    """A share is missing, does not open, or comes from a device that is no neighbour."""
+
+
+class ConfirmationError(ProtocolError):
+    """Fewer neighbours than the threshold confirmed this survivor set."""
 
 
 class MisuseError(FedfleetError):

@@ -26,13 +26,13 @@ class Order(Struct, frozen=True, order=True, array_like=True, forbid_unknown_fie
 
     Attributes:
         generation: of the coordinator's certificate, 0 to 2^32 - 1.
-        epoch: raised whenever a coordinator starts on its state, 0 to 2^63 - 1.
-        round: 1 for the fleet's first round, 0 only as the origin, up to 2^63 - 1.
+        epoch: raised whenever a coordinator starts on its state, 0 to 2^53 - 1.
+        round: 1 for the fleet's first round, 0 only as the origin, up to 2^53 - 1.
     """
 
     generation: Annotated[int, Meta(ge=0, lt=2**32)]
-    epoch: Annotated[int, Meta(ge=0, lt=2**63)]
-    round: Annotated[int, Meta(ge=0, lt=2**63)]
+    epoch: Annotated[int, Meta(ge=0, lt=2**53)]
+    round: Annotated[int, Meta(ge=0, lt=2**53)]
 
     def __str__(self) -> str:
         return f"{self.generation}.{self.epoch}.{self.round}"

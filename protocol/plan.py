@@ -5,9 +5,13 @@ turns a wrong value into an error that names file, key, value and fix. `plan.tom
 the commented example of every key.
 """
 
+import hashlib
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, msgpack
+
+MAX_COHORT = 1024
+"""Most members of one round: a cohort frame of so many still fits one MQTT packet."""
 
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
@@ -86,10 +90,10 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         eligibility: conditions.
     """
 
-    count: Annotated[int, Meta(ge=3, le=1024)] | None = None
+    count: Annotated[int, Meta(ge=3, le=MAX_COHORT)] | None = None
     fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     over_selection: Annotated[float, Meta(ge=1.0, le=3.0)] = 1.3
-    min_cohort: Annotated[int, Meta(ge=3, le=1024)] = 5
+    min_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)] = 5
     eligibility: Eligibility = Eligibility()
 
 
@@ -110,7 +114,7 @@ class SecureAggregation(Struct, frozen=True, forbid_unknown_fields=True):
     coordinate_limit: PositiveFloat | None = None
     corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1 / 3
     dropout_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
-    threshold: Annotated[int, Meta(ge=0, le=1024)] = 0
+    threshold: Annotated[int, Meta(ge=0, le=MAX_COHORT)] = 0
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,3 +187,13 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     server: Server = Server()
     deadlines: Deadlines = Deadlines()
     stopping: Stopping = Stopping()
+
+
+def plan_hash(plan: Plan) -> bytes:
+    """What a manifest calls this plan: 32 bytes of SHA-256 over a label and the plan as MessagePack.
+
+    Every key is written, defaults included, in the order of the structs; the keys of `model.parameters` are
+    sorted, and a number written without a decimal point equals the same number with one.
+    """
+    normal = msgpack.decode(msgpack.encode(plan), type=Plan)
+    return hashlib.sha256(b"fedfleet/1/plan" + msgpack.encode(normal, order="deterministic")).digest()

@@ -1,0 +1,76 @@
+"""What an operator sets on a device."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from protocol.ids import Name
+from protocol.plan import MAX_COHORT
+from runtime.config import BrokerSettings, LogSettings
+
+
+class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the device's examples are.
+
+    Attributes:
+        path: of the data, or of the user's own hook that reads it.
+        holdout: part of the examples kept for evaluation, never trained on.
+    """
+
+    path: str
+    holdout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
+
+
+class Floors(Struct, frozen=True, forbid_unknown_fields=True):
+    """What this device insists on, whatever the plan says.
+
+    Attributes:
+        min_cohort: it reveals nothing in a round of fewer devices.
+        corrupt_fraction: it declines a plan that assumes fewer corrupt devices than this part.
+    """
+
+    min_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)] = 5
+    corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.3
+
+
+class ConditionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """When the device is free.
+
+    Attributes:
+        charging: "auto" asks the power supply; true or false say so for good.
+        unmetered: "unknown" until somebody says whether its network costs nothing per byte.
+        idle_load: idle below this load average per core; None is always idle.
+    """
+
+    charging: Literal["auto"] | bool = "auto"
+    unmetered: Literal["unknown"] | bool = "unknown"
+    idle_load: Annotated[float, Meta(gt=0.0)] | None = None
+
+
+class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an agent is told.
+
+    Attributes:
+        fleet: name of the fleet.
+        broker: how to reach the broker.
+        identity: folder with the fleet's root certificate and the device's certificate and key.
+        state: folder for what must survive a restart.
+        data: the examples.
+        name: which identity of the folder; None when it holds one.
+        floors: what the device insists on.
+        conditions: when the device is free.
+        upload_bytes_per_second: how fast updates may leave; None is as fast as the network.
+        log: what is logged.
+    """
+
+    fleet: Name
+    broker: BrokerSettings
+    identity: Path
+    state: Path
+    data: DataSettings
+    name: Name | None = None
+    floors: Floors = Floors()
+    conditions: ConditionSettings = ConditionSettings()
+    upload_bytes_per_second: Annotated[float, Meta(gt=0.0)] | None = None
+    log: LogSettings = LogSettings()
