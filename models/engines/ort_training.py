@@ -1,0 +1,211 @@
+"""The engine on `onnxruntime-training-cpu` 1.19.2, and the only way into that package.
+
+The last release there ever was, for x86-64 and Python below 3.13. Its quirks, each found by measurement:
+importing it asks for torch, which nothing we call needs; files are taken by path only; a nominal checkpoint
+must receive its values before an Optimizer is built, the other order crashes; moments of AdamW live in the
+checkpoint, so every `fit` loads a fresh one; `grad` and `data` are views of live memory.
+"""
+
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_loader
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.bundle import Bundle
+from models.engines.interface import (
+    Evaluation,
+    Examples,
+    FitResult,
+    batches,
+    check_examples,
+    check_trained,
+    check_weights,
+    count_correct,
+    sample,
+)
+from models.errors import BundleError, EngineUnavailableError
+from models.layout import Vector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from protocol.plan import Training
+
+TRAINING_FILE = "training_model.onnx"
+EVALUATION_FILE = "eval_model.onnx"
+OPTIMIZER_FILE = "optimizer_model.onnx"
+CHECKPOINT_FILE = "nominal_checkpoint"
+FILES = (TRAINING_FILE, EVALUATION_FILE, OPTIMIZER_FILE, CHECKPOINT_FILE)
+
+EVALUATION_BATCH = 256
+"""Examples evaluated at once; bounds the memory of activations."""
+
+_PACKAGE = "onnxruntime.training"
+_QUIET = 3
+"""ONNX Runtime's severity "error"."""
+
+
+def is_installed() -> bool:
+    """Whether this machine has the package; found without importing it."""
+    return _folder() is not None
+
+
+def training_package() -> Mapping[str, "ModuleType"]:
+    """Import ONNX Runtime and its training API without torch.
+
+    The package's own `__init__` imports torch; a bare module registered in its place, before the first
+    import of onnxruntime, leads to the same submodules without running it.
+
+    Returns:
+        {"ort": onnxruntime, "api": onnxruntime.training.api}
+
+    Raises:
+        EngineUnavailableError: there is no training build here.
+    """
+    folder = _folder()
+    if folder is None:
+        raise EngineUnavailableError(
+            "onnxruntime's training API is not installed; `pip install onnxruntime-training-cpu==1.19.2`"
+            " (x86-64, Python below 3.13; never beside plain onnxruntime)"
+        )
+    if _PACKAGE not in sys.modules:
+        bare = spec_from_loader(_PACKAGE, None, is_package=True)
+        if bare is None:  # pragma: no cover - typing only: a spec without loader always exists
+            raise EngineUnavailableError("the import system made no spec")
+        module = module_from_spec(bare)
+        module.__path__ = [str(folder / "training")]
+        sys.modules[_PACKAGE] = module
+    return MappingProxyType({"ort": import_module("onnxruntime"), "api": import_module(f"{_PACKAGE}.api")})
+
+
+def points_elsewhere(content: bytes) -> bool:
+    """Whether a graph may name another file as its data, which this release would read, wherever it lies.
+
+    Every such reference spells the key "location"; without `onnx` on a device, the word itself is the test.
+    """
+    return b"location" in content
+
+
+def _folder() -> Path | None:
+    spec = find_spec("onnxruntime")
+    for place in (spec.submodule_search_locations if spec else None) or []:
+        if (Path(place) / "training" / "api").is_dir():
+            return Path(place)
+    return None
+
+
+class OrtTrainingEngine:
+    """One bundle's model on ONNX Runtime Training, one thread.
+
+    Args:
+        bundle: its bytes already checked against a trusted hash: graphs are programs.
+
+    Raises:
+        EngineUnavailableError: no training build on this machine.
+        BundleError: the graphs cannot be loaded, or point at other files.
+    """
+
+    name: str = "ort-training"
+
+    def __init__(self, bundle: Bundle) -> None:
+        package = training_package()
+        self._ort, self._api = package["ort"], package["api"]
+        self._manifest = bundle.manifest
+        self._files = {name: bundle.files[name] for name in FILES}
+        for name, content in self._files.items():
+            if points_elsewhere(content):
+                raise BundleError(f"{name} holds the word 'location': it may point at other files")
+        with self._open(np.zeros(self._manifest.parameters.size, dtype=np.float32)):
+            pass
+
+    def fit(self, weights: Vector, x: Examples, y: Examples, settings: "Training", *, seed: int) -> FitResult:
+        """See `TrainingEngine.fit`."""
+        check_weights(self._manifest, weights)
+        check_examples(self._manifest, x, y)
+        random = np.random.default_rng(seed)
+        chosen = sample(len(x), settings, random)
+        loss_sum, seen, steps = 0.0, 0, 0
+        with self._open(weights) as session:
+            session.optimizer.set_learning_rate(settings.learning_rate)
+            for batch in batches(chosen, settings, random):
+                loss_sum += session.step(x[batch], y[batch], settings.proximal) * len(batch)
+                seen, steps = seen + len(batch), steps + 1
+            trained = session.weights()
+        check_trained(trained, loss_sum)
+        return FitResult(trained, len(chosen), steps, loss_sum / seen)
+
+    def evaluate(self, weights: Vector, x: Examples, y: Examples) -> Evaluation:
+        """See `TrainingEngine.evaluate`."""
+        check_weights(self._manifest, weights)
+        check_examples(self._manifest, x, y)
+        loss_sum, correct = 0.0, 0
+        with self._open(weights) as session:
+            for start in range(0, len(x), EVALUATION_BATCH):
+                part = slice(start, start + EVALUATION_BATCH)
+                loss, output = session.evaluate(x[part], y[part])
+                loss_sum += loss * len(output)
+                correct += count_correct(self._manifest, output, y[part])
+        return Evaluation(len(x), loss_sum, correct)
+
+    @contextmanager
+    def _open(self, weights: Vector) -> "Iterator[_Session]":
+        """A session of its own for each call: 5 to 20 ms, and no state survives from the last one."""
+        with TemporaryDirectory(prefix="fedfleet-") as folder:
+            for name, content in self._files.items():
+                (Path(folder) / name).write_bytes(content)
+            try:
+                session = _Session(self._ort, self._api, Path(folder), weights)
+            except Exception as error:  # the extension raises RuntimeError and several classes of its own
+                raise BundleError(f"the training graphs cannot be loaded: {error}") from error
+        if (size := session.module.get_parameters_size(trainable_only=True)) != weights.size:
+            raise BundleError(f"the graph has {size} parameters, its manifest {weights.size}")
+        yield session
+
+
+class _Session:
+    """A loaded module and optimizer."""
+
+    def __init__(self, ort: Any, api: Any, folder: Path, weights: Vector) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = _QUIET
+        self._state = api.CheckpointState.load_checkpoint(folder / CHECKPOINT_FILE)
+        self.module = api.Module(
+            folder / TRAINING_FILE, self._state, folder / EVALUATION_FILE, session_options=options
+        )
+        buffer = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(weights))
+        # A nominal checkpoint must be filled whole; every parameter of ours trains, so it comes to the same.
+        self.module.copy_buffer_to_parameters(buffer._ortvalue, trainable_only=False)  # noqa: SLF001 - takes only the raw value
+        self.optimizer = api.Optimizer(folder / OPTIMIZER_FILE, self.module)
+        self._anchor = {name: parameter.data.copy() for name, parameter in self._state.parameters}
+
+    def step(self, x: Examples, y: Examples, proximal: float) -> float:
+        """One optimizer step; returns the batch's mean loss before it."""
+        self.module.train()
+        loss = self.module(x, y)[0]
+        if proximal > 0:
+            for name, parameter in self._state.parameters:
+                gradient = parameter.grad
+                gradient += proximal * (parameter.data - self._anchor[name])
+        self.optimizer.step()
+        self.module.lazy_reset_grad()
+        return float(loss)
+
+    def evaluate(self, x: Examples, y: Examples) -> tuple[float, Any]:
+        """Mean loss and outputs of a batch."""
+        self.module.eval()
+        loss, output = self.module(x, y)
+        return float(loss), output
+
+    def weights(self) -> Vector:
+        """A copy of the current weights, float32 (d,)."""
+        flat = self.module.get_contiguous_parameters(trainable_only=True)
+        return np.array(flat.numpy(), dtype=np.float32, copy=True)

@@ -1,0 +1,224 @@
+"""Reading a forward ONNX model: what we accept, and what we say when we do not.
+
+Every refusal names the cause and the fix, because the model comes from a data scientist's exporter.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from msgspec import Struct
+from onnx import TensorProto, numpy_helper
+
+from models.builder import IR_VERSION
+from models.bundle import Tensor
+from models.errors import ModelError
+from models.layout import ParameterTable, Vector
+
+MAX_MODEL_BYTES = 2**30
+OPSETS = range(12, 22)
+"""What onnxruntime-training 1.19.2 has gradients for and can load."""
+
+_NO_GRADIENT = "onnxruntime-training has no gradient for it"
+_REFUSED = {
+    "BatchNormalization": "its running statistics are not weights and do not average; use LayerNormalization,"
+    " or export in evaluation mode with the layer folded into its convolution",
+    **dict.fromkeys(
+        (
+            "RNN",
+            "InstanceNormalization",
+            "Elu",
+            "Softplus",
+            "HardSwish",
+            "Softsign",
+            "ConvTranspose",
+            "Resize",
+        ),
+        _NO_GRADIENT,
+    ),
+}
+_RESERVED = {"labels": "the loss adds an input of that name", "target": "the loss adds an input of that name"}
+
+# Outputs that inference does not need but the gradient reads.
+_OUTPUTS_FOR_GRADIENT = {"LayerNormalization": 3, "Dropout": 2}
+
+
+class Forward(Struct, frozen=True):
+    """A forward model that passed every check.
+
+    Attributes:
+        model: our own copy, IR 10, outputs that gradients need declared.
+        input: float32.
+        output: float32.
+        parameters: the initializers that train: float32, with an axis, read by a node; in initializer order.
+        opset: of the default domain.
+    """
+
+    model: Any
+    input: Tensor
+    output: Tensor
+    parameters: ParameterTable
+    opset: int
+
+    def weights(self) -> Vector:
+        """The values of the parameters, float32, shape (d,)."""
+        names = {parameter.name for parameter in self.parameters.parameters}
+        return self.parameters.flatten(
+            {
+                tensor.name: numpy_helper.to_array(tensor)
+                for tensor in self.model.graph.initializer
+                if tensor.name in names
+            }
+        )
+
+
+def read_forward(source: onnx.ModelProto | bytes) -> Forward:
+    """Check a forward model.
+
+    Args:
+        source: the model or its serialised bytes; not changed.
+
+    Raises:
+        ModelError: it cannot be trained as it is.
+    """
+    model = _parse(source)
+    graph = model.graph
+    _check_data(model)
+    opset = _opset(model)
+    initializers = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initializers]
+    # Old exporters list initializers among the inputs as well; as inputs they would not be trained.
+    del graph.input[:]
+    graph.input.extend(inputs)
+    _check_operators(graph)
+    _declare_outputs(graph)
+    model.ir_version = IR_VERSION
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"not a valid ONNX model: {error}") from error
+    return Forward(
+        model=model,
+        input=_single(graph.input, "input"),
+        output=_single(graph.output, "output"),
+        parameters=_parameters(graph),
+        opset=opset,
+    )
+
+
+def _parse(source: onnx.ModelProto | bytes) -> Any:
+    if isinstance(source, bytes):
+        if len(source) > MAX_MODEL_BYTES:
+            raise ModelError(f"the model has {len(source):,} bytes; at most {MAX_MODEL_BYTES:,} are allowed")
+        try:
+            return onnx.load_model_from_string(source)
+        except Exception as error:  # protobuf's DecodeError; that package has no types
+            raise ModelError(
+                "the file is not an ONNX model; export it with, e.g., torch.onnx.export"
+            ) from error
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    return model
+
+
+def _check_data(model: Any) -> None:
+    tensors = [*model.graph.initializer]
+    tensors += [a.t for node in _nodes(model.graph) for a in node.attribute if a.HasField("t")]
+    for tensor in tensors:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise ModelError(
+                f"tensor {tensor.name!r} lies in another file; save the model with all data inside"
+                " (onnx.save without save_as_external_data)"
+            )
+
+
+def _opset(model: Any) -> int:
+    domains = {entry.domain: int(entry.version) for entry in model.opset_import}
+    used = {node.domain for node in _nodes(model.graph)} - {"", "ai.onnx"}
+    if used:
+        raise ModelError(
+            f"operators of the domains {sorted(used)}; only standard ONNX operators can be trained"
+        )
+    opset = domains.get("", domains.get("ai.onnx", 0))
+    if opset not in OPSETS:
+        raise ModelError(f"opset {opset}; export with opset_version=17 (12 to 21 work)")
+    # Declarations of unused domains would only keep an engine from loading the graph.
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    return opset
+
+
+def _check_operators(graph: Any) -> None:
+    for node in _nodes(graph):
+        if reason := _REFUSED.get(node.op_type):
+            raise ModelError(f"operator {node.op_type} ({node.name or 'unnamed'}): {reason}")
+        if node.op_type == "AveragePool" and len(_ints(node, "kernel_shape")) == 1:
+            raise ModelError(
+                f"operator AveragePool ({node.name or 'unnamed'}) in one dimension kills the process;"
+                " use GlobalAveragePool, MaxPool or a strided Conv"
+            )
+        if node.op_type in {"GRU", "LSTM"} and (len(node.input) < 6 or not node.input[5]):  # noqa: PLR2004 - ONNX: input 5 is initial_h
+            raise ModelError(f"operator {node.op_type}: give it initial_h (and initial_c) as inputs")
+        for name in (*node.input, *node.output):
+            if name in _RESERVED:
+                raise ModelError(f"a tensor is called {name!r}: rename it, {_RESERVED[name]}")
+
+
+def _declare_outputs(graph: Any) -> None:
+    for node in _nodes(graph):
+        for index in range(len(node.output), _OUTPUTS_FOR_GRADIENT.get(node.op_type, 0)):
+            node.output.append(f"{node.output[0]}.for_gradient{index}")
+
+
+def _single(values: Any, kind: str) -> Tensor:
+    if len(values) != 1:
+        names = [value.name for value in values]
+        raise ModelError(f"the model has {len(values)} {kind}s {names}; it must have exactly one")
+    value = values[0]
+    kind_of = value.type.tensor_type
+    if kind_of.elem_type != TensorProto.FLOAT:
+        raise ModelError(f"{kind} {value.name!r} must be float32; add a Cast, or export in float32")
+    dims = kind_of.shape.dim
+    if not dims or dims[0].HasField("dim_value"):
+        raise ModelError(
+            f"{kind} {value.name!r}: the first axis must be a dynamic batch; export with"
+            f' dynamic_axes={{"{value.name}": {{0: "batch"}}}}'
+        )
+    shape = tuple(dim.dim_value for dim in dims[1:])
+    if not all(size > 0 for size in shape):
+        raise ModelError(
+            f"{kind} {value.name!r}: only the batch may be dynamic, its shape is {shape} (0 = dynamic)"
+        )
+    return Tensor(value.name, "float32", shape)
+
+
+def _parameters(graph: Any) -> ParameterTable:
+    used = {name for node in _nodes(graph) for name in node.input}
+    trained = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 0 and tensor.name in used
+    ]
+    if not trained:
+        raise ModelError("the model has no float32 initializers: there is nothing to train")
+    for tensor in trained:
+        if not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise ModelError(f"initial weight {tensor.name!r} holds NaN or infinity")
+    try:
+        return ParameterTable.of((tensor.name, tuple(tensor.dims)) for tensor in trained)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node, those of nested graphs (If, Loop, Scan) included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+def _ints(node: Any, name: str) -> list[int]:
+    return [value for attribute in node.attribute if attribute.name == name for value in attribute.ints]

@@ -1,0 +1,204 @@
+"""The asyncio side of the training worker: start it when needed, one call at a time, kill it when late."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+
+from models.errors import TrainingFailedError
+from models.layout import Vector
+from models.training_calls import (
+    ANSWERS,
+    LENGTH,
+    MAX_FRAME_BYTES,
+    Answer,
+    Call,
+    Evaluate,
+    EvaluateResult,
+    Train,
+    TrainResult,
+    WorkerFailure,
+    encode_frame,
+)
+from protocol.plan import Training
+
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""numpy would otherwise keep a thread and its buffers for every core, for no work of ours."""
+
+_LAST_BREATH = 5.0
+"""Seconds from the end of a process's output to its own end; a core dump may take one."""
+
+Result = TypeVar("Result", TrainResult, EvaluateResult)
+
+
+class TrainingWorker:
+    """A training process that starts on demand and starts anew after a crash, a deadline or a cancellation.
+
+    Calls wait for each other. The event loop never waits for training.
+
+    Args:
+        memory_limit_mb: most address space of the process in MiB; None for no limit. The interpreter and
+            ONNX Runtime alone map about 165.
+    """
+
+    def __init__(self, *, memory_limit_mb: int | None = None) -> None:
+        self._memory_limit_mb = memory_limit_mb or 0
+        self._turn = asyncio.Lock()
+        self._process: Process | None = None
+        self._sent: bytes | None = None  # id of the bundle that the living process holds
+
+    @property
+    def pid(self) -> int | None:
+        """Of the living process."""
+        return self._process.pid if self._process else None
+
+    async def train(
+        self,
+        bundle: bytes,
+        weights: Vector,
+        training: Training,
+        dataset: Path,
+        *,
+        seed: int,
+        deadline: float,
+        holdout: float = 0.2,
+    ) -> TrainResult:
+        """Evaluate the weights on the held-out data, then train them on the rest.
+
+        Args:
+            bundle: encoded; the caller has checked its hash against a signed manifest.
+            weights: the global model, float32 (d,).
+            training: settings of the local training.
+            dataset: the `.npz` file.
+            seed: of sampling and shuffling, >= 0.
+            deadline: seconds from the call's turn until the process is killed.
+            holdout: as for `load_dataset`.
+
+        Raises:
+            TrainingFailedError: with the kind of failure; the next call works again.
+        """
+        call = Train(
+            bundle_id=hashlib.sha256(bundle).digest(),
+            bundle=bundle,
+            weights=_encode(weights),
+            dataset=str(dataset),
+            holdout=holdout,
+            training=training,
+            seed=seed,
+        )
+        return await self._call(call, TrainResult, deadline)
+
+    async def evaluate(
+        self, bundle: bytes, weights: Vector, dataset: Path, *, deadline: float, holdout: float = 0.2
+    ) -> EvaluateResult:
+        """Evaluate the weights on the held-out data; arguments and errors as for `train`."""
+        call = Evaluate(
+            bundle_id=hashlib.sha256(bundle).digest(),
+            bundle=bundle,
+            weights=_encode(weights),
+            dataset=str(dataset),
+            holdout=holdout,
+        )
+        return await self._call(call, EvaluateResult, deadline)
+
+    async def close(self) -> None:
+        """End the process, if there is one; a later call starts another."""
+        async with self._turn:
+            await self._kill()
+
+    async def _call(self, call: Call, expected: type[Result], deadline: float) -> Result:
+        async with self._turn:
+            answer = await self._exchange(call, deadline)
+        match answer:
+            case WorkerFailure(kind, message):
+                raise TrainingFailedError(kind, message)
+            case _ if isinstance(answer, expected):
+                return answer
+            case _:
+                raise TrainingFailedError("failed", f"the worker answered with {type(answer).__name__}")
+
+    async def _exchange(self, call: Call, deadline: float) -> Answer:
+        """Any way out but an answer leaves the process in the middle of a call, so it is killed."""
+        try:
+            async with asyncio.timeout(deadline):
+                process = await self._start()
+                answer = await _ask(process, self._without_known_bundle(call))
+        except TimeoutError:
+            await self._kill()
+            raise TrainingFailedError("deadline", f"no answer after {deadline:g} s") from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self._fail_as_crashed()
+        except BaseException:
+            await self._kill()
+            raise
+        # A failed call may have failed before it loaded the bundle.
+        self._sent = None if isinstance(answer, WorkerFailure) else call.bundle_id
+        return answer
+
+    def _without_known_bundle(self, call: Call) -> Call:
+        return msgspec.structs.replace(call, bundle=None) if self._sent == call.bundle_id else call
+
+    async def _start(self) -> Process:
+        if self._process is None or self._process.returncode is not None:
+            self._sent = None
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "models.training_worker",
+                str(os.getpid()),
+                str(self._memory_limit_mb),
+                stdin=PIPE,
+                stdout=PIPE,
+                env=os.environ | _ONE_THREAD,
+            )
+        return self._process
+
+    async def _fail_as_crashed(self) -> NoReturn:
+        process = self._process
+        if process:
+            # Killing what has just ended would collect its exit code before asyncio can.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _LAST_BREATH)
+        await self._kill()
+        code = process.returncode if process else None
+        raise TrainingFailedError(
+            "crashed", f"the worker ended with {code} (negative: killed by that signal); its log says more"
+        )
+
+    async def _kill(self) -> None:
+        process, self._process, self._sent = self._process, None, None
+        if process is None:
+            return
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+                process.kill()
+        # A killed process ends at once; reading what it left lets the transports close.
+        await asyncio.shield(process.communicate())
+
+
+async def _ask(process: Process, call: Call) -> Answer:
+    writer, reader = process.stdin, process.stdout
+    if writer is None or reader is None:
+        raise TrainingFailedError("failed", "the worker has no pipes")
+    writer.write(encode_frame(call))
+    await writer.drain()
+    length = int.from_bytes(await reader.readexactly(LENGTH), "big")
+    if length > MAX_FRAME_BYTES:
+        raise TrainingFailedError("failed", f"the worker announced an answer of {length:,} bytes")
+    frame = await reader.readexactly(length)
+    try:
+        return ANSWERS.decode(frame)
+    except msgspec.MsgspecError as error:
+        raise TrainingFailedError("failed", f"the worker's answer is not one: {error}") from error
+
+
+def _encode(weights: Vector) -> bytes:
+    return np.ascontiguousarray(weights, dtype="<f4").tobytes()

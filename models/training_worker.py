@@ -1,0 +1,161 @@
+"""The child process that trains: `python -P -m models.training_worker PARENT_PID MEMORY_LIMIT_MB`.
+
+A process of its own because the training API holds the interpreter's lock for a whole step, because a bad
+graph can kill its process, and because only a process can be ended at a deadline. Reads calls on standard
+input, answers on standard output, and ends at end of input or with its parent.
+"""
+
+import ctypes
+import hashlib
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+
+from models.bundle import Bundle
+from models.dataset import Dataset, load_dataset
+from models.engines import TrainingEngine, load_engine
+from models.errors import BundleError, DatasetError, EngineUnavailableError, ModelError, TrainingFailedError
+from models.training_calls import (
+    CALLS,
+    LENGTH,
+    MAX_FRAME_BYTES,
+    Answer,
+    Call,
+    Evaluate,
+    EvaluateResult,
+    Job,
+    Train,
+    TrainResult,
+    WorkerFailure,
+    encode_frame,
+)
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal this process gets when its parent dies."""
+
+_KINDS = {
+    DatasetError: "dataset",
+    BundleError: "bundle",
+    ModelError: "weights",
+    EngineUnavailableError: "engine",
+    MemoryError: "memory",
+}
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    parent, memory_limit_mb = int(sys.argv[1]), int(sys.argv[2])
+    _die_with(parent)
+    if memory_limit_mb:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_mb * 2**20,) * 2)
+    # Native code prints to descriptor 1; the answers keep a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, answers)
+
+
+def serve(calls: BinaryIO, answers: BinaryIO) -> None:
+    """Answer every call, in turn, until `calls` ends."""
+    worker = Worker()
+    while frame := _read_frame(calls):
+        answers.write(encode_frame(worker.answer(frame)))
+        answers.flush()
+
+
+class Worker:
+    """Performs calls; keeps the last engine and the last data set, which the next round needs again."""
+
+    def __init__(self) -> None:
+        self._engine: tuple[bytes, Bundle, TrainingEngine] | None = None
+        self._dataset: tuple[tuple[str, int, int, float], Dataset] | None = None
+
+    def answer(self, frame: bytes) -> Answer:
+        """Perform one encoded call; failures are answers, too."""
+        try:
+            return self._perform(CALLS.decode(frame))
+        except msgspec.MsgspecError as error:
+            return WorkerFailure("failed", f"not a call: {error}")
+        except TrainingFailedError as error:
+            return WorkerFailure(error.kind, str(error).removeprefix(f"{error.kind}: "))
+        except tuple(_KINDS) as error:
+            kind = next(kind for cause, kind in _KINDS.items() if isinstance(error, cause))
+            return WorkerFailure(kind, str(error))
+        except RuntimeError as error:  # the training extension's own errors, among them failed allocations
+            return WorkerFailure("memory" if "alloc" in str(error) else "failed", str(error))
+
+    def _perform(self, call: Call) -> Answer:
+        began = time.monotonic()
+        bundle, engine = self._load_engine(call)
+        data = self._load_dataset(call)
+        data.check(bundle.manifest, Path(call.dataset))
+        weights = np.frombuffer(call.weights, dtype="<f4").astype(np.float32, copy=False)
+        before = engine.evaluate(weights, data.x_test, data.y_test)
+        match call:
+            case Evaluate():
+                return EvaluateResult(
+                    evaluated=before.examples,
+                    loss_sum=before.loss_sum,
+                    correct=before.correct,
+                    seconds=time.monotonic() - began,
+                )
+            case Train(training=training, seed=seed):
+                after = engine.fit(weights, data.x, data.y, training, seed=seed)
+                return TrainResult(
+                    weights=after.weights.astype("<f4", copy=False).tobytes(),
+                    examples=after.examples,
+                    training_loss=after.loss,
+                    evaluated=before.examples,
+                    loss_sum=before.loss_sum,
+                    correct=before.correct,
+                    seconds=time.monotonic() - began,
+                )
+
+    def _load_engine(self, job: Job) -> tuple[Bundle, TrainingEngine]:
+        if self._engine is None or self._engine[0] != job.bundle_id:
+            if job.bundle is None:
+                raise BundleError("this worker was not sent the bundle")
+            if hashlib.sha256(job.bundle).digest() != job.bundle_id:
+                raise BundleError("the bundle's bytes do not have its hash")
+            bundle = Bundle.decode(job.bundle)
+            self._engine = (job.bundle_id, bundle, load_engine(bundle))
+        return self._engine[1:]
+
+    def _load_dataset(self, job: Job) -> Dataset:
+        path = Path(job.dataset)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DatasetError(f"{path}: {error.strerror}") from error
+        key = (job.dataset, status.st_mtime_ns, status.st_size, job.holdout)
+        if self._dataset is None or self._dataset[0] != key:
+            self._dataset = (key, load_dataset(path, holdout=job.holdout))
+        return self._dataset[1]
+
+
+def _read_frame(stream: BinaryIO) -> bytes:
+    """The next frame's content; empty at the end of the stream."""
+    prefix = stream.read(LENGTH)
+    length = int.from_bytes(prefix, "big")
+    if len(prefix) < LENGTH or length > MAX_FRAME_BYTES:
+        return b""
+    return stream.read(length)
+
+
+def _die_with(parent: int) -> None:
+    """No orphan: end with the parent, even one that was killed, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before prctl
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
