@@ -1,0 +1,510 @@
+"""The coordinator's phases, one class each: what is known in it, whom it awaits, what it makes of an answer.
+
+A phase never decides that it is over; `protocol.coordinator_round` does, asking it `silent` and `shortage`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, TypeVar
+
+from protocol.chunks import BlobRef
+from protocol.cohort import MemberKeys, keys_of
+from protocol.effects import Announce, Compute, Effect, Invite, Receive, Send, Uploaded
+from protocol.errors import CohortError, ProtocolError, SecondDecisionError, SetError, TranscriptError
+from protocol.frames import Opened
+from protocol.ids import DeviceId
+from protocol.messages import (
+    Accept,
+    Cohort,
+    Confirmation,
+    Confirmations,
+    FromDevice,
+    Manifest,
+    Reveal,
+    RoundKeys,
+    RoundMessage,
+    SealedShares,
+    ShareDelivery,
+    ShareSet,
+    Stored,
+    SurvivorSet,
+    UploadOffer,
+    encode,
+)
+from protocol.phases import Phase
+from protocol.transcript import extend
+from protocol.work import AddUpdate, FormedCohort, RecoverKeys
+from secagg.ring import RingLayout, RingVector
+
+_M = TypeVar("_M", bound=RoundMessage)
+
+
+class PhaseState(Protocol):
+    """What the round asks of every phase."""
+
+    phase: ClassVar[Phase]
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """Take an answer; raises PeerError when it breaks a rule."""
+        ...
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Awaited devices that have not answered."""
+        ...
+
+    def satisfied(self) -> bool:
+        """Whether the phase may end although some are silent."""
+        ...
+
+    def shortage(self) -> str:
+        """Why the round cannot go on with the answers there are; empty when it can."""
+        ...
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """What the phase says to these devices; said again to those who stay silent."""
+        ...
+
+    def answered(self) -> int:
+        """How many have answered."""
+        ...
+
+
+@dataclass
+class Inviting:
+    """Who was invited, and who has answered."""
+
+    phase: ClassVar[Phase] = Phase.INVITING
+    manifest: Manifest
+    context: bytes
+    invited: frozenset[DeviceId]
+    wanted: int
+    declined: AbstractSet[DeviceId]
+    accepted: set[DeviceId] = field(default_factory=set)
+    keys: dict[DeviceId, tuple[bytes, MemberKeys]] = field(default_factory=dict)
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """Accept, or the keys of a device that has already trained."""
+        said = frame.message
+        if frame.sender not in self.invited:
+            raise ProtocolError(f"{frame.sender} was not invited")
+        if isinstance(said, RoundKeys):
+            self._hear_keys(frame)
+        elif not isinstance(said, Accept) or said.transcript != self.context:
+            raise TranscriptError(f"{frame.sender} answered another invitation")
+        self.accepted.add(frame.sender)
+        return []
+
+    def _hear_keys(self, frame: Opened[FromDevice]) -> None:
+        keys = keys_of(frame, self.manifest, self.context)
+        for device, (_, others) in self.keys.items():
+            if device != frame.sender and {keys.mask_key, keys.seal_key} & {others.mask_key, others.seal_key}:
+                raise CohortError(f"{frame.sender} shows a key of {device}")
+        known = self.keys.setdefault(frame.sender, (frame.frame, keys))
+        if known[1] != keys:
+            raise SecondDecisionError(f"{frame.sender} shows other keys than before")
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Neither accepted nor declined."""
+        return self.invited - self.accepted - self.declined
+
+    def satisfied(self) -> bool:
+        """The wanted number has accepted; over-selected devices may still join by their keys."""
+        return len(self.accepted) >= self.wanted
+
+    def shortage(self) -> str:
+        """Fewer accepted than a cohort needs."""
+        return _too_few(self.accepted, self.manifest.min_cohort, "accepted")
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The manifest, to each."""
+        return [Invite(device, self.manifest) for device in sorted(devices)]
+
+    def answered(self) -> int:
+        """Accepted."""
+        return len(self.accepted)
+
+
+@dataclass
+class Keying(Inviting):
+    """Members train; whoever has finished shows its keys."""
+
+    phase: ClassVar[Phase] = Phase.KEYING
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Invited, not declined, no keys yet."""
+        return self.invited - self.declined - self.keys.keys()
+
+    def satisfied(self) -> bool:
+        """The cohort is as large as wanted."""
+        return len(self.keys) >= self.wanted
+
+    def shortage(self) -> str:
+        """Fewer have trained than a cohort needs."""
+        return _too_few(self.keys, self.manifest.min_cohort, "trained")
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The manifest again, to those who never answered it; training is not hurried."""
+        return super().address(set(devices) - self.accepted)
+
+    def answered(self) -> int:
+        """Trained."""
+        return len(self.keys)
+
+    def cohort(self) -> Cohort:
+        """U1."""
+        members = tuple(frame for _, (frame, _) in sorted(self.keys.items()))
+        return Cohort(self.manifest.order, self.context, members)
+
+
+@dataclass
+class Sharing:
+    """Members share their secrets among their neighbours."""
+
+    phase: ClassVar[Phase] = Phase.SHARING
+    manifest: Manifest
+    formed: FormedCohort
+    shares: dict[DeviceId, SealedShares] = field(default_factory=dict)
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """Sealed shares, for exactly the neighbours."""
+        said = _expect(frame, SealedShares, self.formed.view.transcript)
+        if frame.sender not in self.formed.view.keys:
+            raise SetError(f"{frame.sender} is not in the cohort")
+        receivers = [receiver for receiver, _ in said.shares]
+        if receivers != sorted(self.formed.neighbours[frame.sender]):
+            raise SetError(f"{frame.sender} made shares for others than its neighbours")
+        self.shares.setdefault(frame.sender, said)
+        return []
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """No shares yet."""
+        return self.formed.view.keys.keys() - self.shares.keys()
+
+    def satisfied(self) -> bool:
+        """Everybody is awaited."""
+        return False
+
+    def shortage(self) -> str:
+        """Too few shared for a sum that can be unmasked."""
+        return _too_few(self.members(), self.manifest.min_cohort, "shared their secrets")
+
+    def members(self) -> frozenset[DeviceId]:
+        """U2: those who shared, without any that has fewer neighbours left than the threshold."""
+        members = frozenset(self.shares)
+        while True:
+            core = frozenset(
+                device
+                for device in members
+                if len(self.formed.neighbours[device] & members) >= self.formed.view.threshold
+            )
+            if core == members:
+                return core
+            members = core
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The cohort."""
+        return [Announce(self.formed.cohort)] if devices else []
+
+    def answered(self) -> int:
+        """Shared."""
+        return len(self.shares)
+
+    def collecting(self, layout: RingLayout) -> "Collecting":
+        """Decide U2: the next phase."""
+        members = self.members()
+        before = self.formed.view.transcript
+        share_set = ShareSet(self.manifest.order, before, tuple(sorted(members)))
+        return Collecting(
+            manifest=self.manifest,
+            formed=self.formed,
+            shares=self.shares,
+            share_set=share_set,
+            members=members,
+            transcript=extend(before, encode(share_set)),
+            total=RingVector.zeros(layout),
+        )
+
+
+@dataclass
+class Collecting:
+    """Members mask and upload; each update is added to one running sum and dropped."""
+
+    phase: ClassVar[Phase] = Phase.COLLECTING
+    manifest: Manifest
+    formed: FormedCohort
+    shares: Mapping[DeviceId, SealedShares]
+    share_set: ShareSet
+    members: frozenset[DeviceId]
+    transcript: bytes
+    total: RingVector = field(repr=False)
+    offered: dict[DeviceId, BlobRef] = field(default_factory=dict)
+    stored: dict[DeviceId, bytes] = field(default_factory=dict)
+    waiting: list[Uploaded] = field(default_factory=list, repr=False)
+    adding: bool = False
+
+    @property
+    def layout(self) -> RingLayout:
+        """Of every update."""
+        return self.total.layout
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """An upload is offered; the first offer of a device stands."""
+        said = _expect(frame, UploadOffer, self.transcript)
+        device, ref = frame.sender, said.blob
+        if device not in self.members:
+            raise SetError(f"{device} is not in the share set")
+        if ref.size != self.layout.packed_size:
+            raise ProtocolError(f"{device} offers {ref.size} bytes; {self.layout.packed_size} are due")
+        if device not in self.offered:
+            self.offered[device] = ref
+            return [Receive(device, ref)]
+        if self.offered[device] != ref:
+            raise SecondDecisionError(f"{device} offers a second masked update")
+        return [Send(device, Stored(self.manifest.order, ref.sha256))] if device in self.stored else []
+
+    def take(self, upload: Uploaded) -> list[Effect]:
+        """An upload is complete; one is added at a time, because the sum is changed in place."""
+        self.waiting.append(upload)
+        return self._add_next()
+
+    def _add_next(self) -> list[Effect]:
+        if self.adding or not self.waiting:
+            return []
+        upload = self.waiting.pop(0)
+        self.adding = True
+        return [Compute(AddUpdate(self.total, upload.device, upload.ref, upload.data))]
+
+    def added(self, device: DeviceId) -> list[Effect]:
+        """The update is in the sum."""
+        ref = self.offered[device]
+        if device in self.stored:
+            raise SecondDecisionError(f"I4: the update of {device} was added twice")
+        self.stored[device] = ref.sha256
+        return [Send(device, Stored(self.manifest.order, ref.sha256)), *self.next_upload()]
+
+    def next_upload(self) -> list[Effect]:
+        """The sum is free for the next update."""
+        self.adding = False
+        return self._add_next()
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Not in the sum yet."""
+        return self.members - self.stored.keys()
+
+    def satisfied(self) -> bool:
+        """Everybody is awaited."""
+        return False
+
+    def shortage(self) -> str:
+        """Too few in the sum, or a mask that could not be removed."""
+        survivors = frozenset(self.stored)
+        needed = max(self.formed.view.threshold, self.manifest.min_cohort)
+        return _too_few(survivors, needed, "uploaded") or _unreachable(self.formed, self.members, survivors)
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The share set to all, and to each what its neighbours sealed for it, until it offers its upload."""
+        silent = sorted(set(devices) - self.offered.keys())
+        deliveries = [Send(device, self._delivery(device)) for device in silent]
+        return [Announce(self.share_set), *deliveries] if silent else []
+
+    def _delivery(self, device: DeviceId) -> ShareDelivery:
+        senders = sorted(self.formed.neighbours[device] & self.members)
+        sealed = tuple((sender, dict(self.shares[sender].shares)[device]) for sender in senders)
+        return ShareDelivery(self.manifest.order, self.transcript, sealed)
+
+    def answered(self) -> int:
+        """In the sum."""
+        return len(self.stored)
+
+    def confirming(self) -> "Confirming":
+        """Decide U3: the next phase."""
+        survivor_set = SurvivorSet(self.manifest.order, self.transcript, tuple(sorted(self.stored)))
+        transcript = extend(self.transcript, encode(survivor_set))
+        return Confirming(self, survivor_set, frozenset(self.stored), transcript)
+
+
+@dataclass
+class Confirming:
+    """Survivors sign the survivor set."""
+
+    phase: ClassVar[Phase] = Phase.CONFIRMING
+    collected: Collecting
+    survivor_set: SurvivorSet
+    survivors: frozenset[DeviceId]
+    transcript: bytes
+    signatures: dict[DeviceId, bytes] = field(default_factory=dict)
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """A confirmation, whose signature the others will verify."""
+        said = _expect(frame, Confirmation, self.transcript)
+        if frame.sender not in self.survivors:
+            raise SetError(f"{frame.sender} is not a survivor")
+        if frame.body != encode(said):
+            raise ProtocolError("a confirmation in another encoding cannot be verified by others")
+        self.signatures[frame.sender] = frame.signature
+        return []
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Not confirmed yet."""
+        return self.survivors - self.signatures.keys()
+
+    def satisfied(self) -> bool:
+        """Everybody is awaited."""
+        return False
+
+    def shortage(self) -> str:
+        """Too few confirmed to let enough others reveal."""
+        return _unreachable(self.collected.formed, self.collected.members, self.revealers())
+
+    def revealers(self) -> frozenset[DeviceId]:
+        """Survivors with at least the threshold of confirmed neighbours."""
+        formed = self.collected.formed
+        return frozenset(
+            device
+            for device in self.survivors
+            if len(formed.neighbours[device] & self.signatures.keys()) >= formed.view.threshold
+        )
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The survivor set."""
+        return [Announce(self.survivor_set)] if devices else []
+
+    def answered(self) -> int:
+        """Confirmed."""
+        return len(self.signatures)
+
+    def recovering(self) -> "Recovering":
+        """Pass the signatures on: the next phase."""
+        order = self.collected.manifest.order
+        signatures = Confirmations(order, self.transcript, tuple(sorted(self.signatures.items())))
+        return Recovering(self, signatures, self.revealers())
+
+
+@dataclass
+class Recovering:
+    """Survivors reveal one share for each neighbour."""
+
+    phase: ClassVar[Phase] = Phase.RECOVERING
+    confirmed: Confirming
+    confirmations: Confirmations
+    revealers: frozenset[DeviceId]
+    reveals: dict[DeviceId, Mapping[DeviceId, bytes]] = field(default_factory=dict, repr=False)
+    tried: int = 0
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """Shares for neighbours in the share set."""
+        said = _expect(frame, Reveal, self.confirmed.transcript)
+        device, collected = frame.sender, self.confirmed.collected
+        if device not in self.confirmed.survivors:
+            raise SetError(f"{device} is not a survivor")
+        peers = [peer for peer, _ in said.shares]
+        allowed = collected.formed.neighbours[device] & collected.members
+        if peers != sorted(set(peers)) or not allowed.issuperset(map(DeviceId, peers)):
+            raise SetError(f"{device} reveals shares of others than its neighbours")
+        self.reveals.setdefault(device, {DeviceId(peer): share for peer, share in said.shares})
+        return []
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Able to reveal, but has not."""
+        return self.revealers - self.reveals.keys()
+
+    def satisfied(self) -> bool:
+        """Every secret has enough shares, and there are new ones since the last attempt."""
+        return not self.shortage() and len(self.reveals) > self.tried
+
+    def shortage(self) -> str:
+        """A secret with fewer shares than the threshold."""
+        collected = self.confirmed.collected
+        counts = dict.fromkeys(collected.members, 0)
+        for shares in self.reveals.values():
+            for peer in shares:
+                counts[peer] += 1
+        threshold = collected.formed.view.threshold
+        short = sorted(device for device, count in counts.items() if count < threshold)
+        return f"{len(short)} secrets have fewer than {threshold} shares" if short else ""
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:
+        """The confirmations."""
+        return [Announce(self.confirmations)] if devices else []
+
+    def recover_keys(self) -> RecoverKeys:
+        """The computation that opens the sum, with the shares there are now."""
+        collected = self.confirmed.collected
+        survivors = sorted(self.confirmed.survivors)
+        return RecoverKeys(
+            view=collected.formed.view,
+            neighbours=collected.formed.neighbours,
+            commitments={device: collected.shares[device].commitment for device in survivors},
+            survivors=survivors,
+            dropouts=sorted(collected.members - self.confirmed.survivors),
+            reveals=dict(self.reveals),
+            transcript=collected.transcript,
+        )
+
+    def answered(self) -> int:
+        """Revealed."""
+        return len(self.reveals)
+
+
+@dataclass
+class Committing:
+    """The sum is known; the model is being stored. Nobody is awaited."""
+
+    phase: ClassVar[Phase] = Phase.COMMITTING
+    survivors: int
+    dropouts: int
+
+    def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
+        """Nothing is expected any more."""
+        raise ProtocolError(f"{frame.sender} speaks while the model is stored")
+
+    def silent(self) -> AbstractSet[DeviceId]:
+        """Nobody."""
+        return frozenset()
+
+    def satisfied(self) -> bool:
+        """Only the store ends this phase."""
+        return False
+
+    def shortage(self) -> str:
+        """None."""
+        return ""
+
+    def address(self, devices: Collection[DeviceId]) -> list[Effect]:  # noqa: ARG002 - the same for every phase
+        """Nothing to say."""
+        return []
+
+    def answered(self) -> int:
+        """The survivors."""
+        return self.survivors
+
+
+LAST_AWAITED: Mapping[type, Phase] = {
+    Accept: Phase.KEYING,
+    RoundKeys: Phase.KEYING,
+    SealedShares: Phase.SHARING,
+    UploadOffer: Phase.COLLECTING,
+    Confirmation: Phase.CONFIRMING,
+    Reveal: Phase.RECOVERING,
+}
+"""The last phase in which a message is awaited; said again later, it is a repeat that crossed our answer."""
+
+
+def _expect(frame: Opened[FromDevice], kind: type[_M], transcript: bytes) -> _M:
+    said = frame.message
+    if not isinstance(said, kind):
+        raise ProtocolError(f"{frame.sender} sent {type(said).__name__} where {kind.__name__} is due")
+    if said.transcript != transcript:
+        raise TranscriptError(f"{frame.sender}'s {kind.__name__} continues another transcript")
+    return said
+
+
+def _too_few(present: Collection[DeviceId], needed: int, did: str) -> str:
+    return "" if len(present) >= needed else f"{len(present)} devices {did}; {needed} are needed"
+
+
+def _unreachable(formed: FormedCohort, targets: Iterable[DeviceId], helpers: AbstractSet[DeviceId]) -> str:
+    threshold = formed.view.threshold
+    short = sum(len(formed.neighbours[target] & helpers) < threshold for target in targets)
+    return f"{short} members have fewer than {threshold} neighbours left" if short else ""

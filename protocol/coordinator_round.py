@@ -1,0 +1,352 @@
+"""The coordinator's half of a round: seven phases, each with a deadline and a quorum.
+
+Without I/O: `handle(event, now)` returns effects. The legal moves stand in `protocol.phases`, what each phase
+knows in `protocol.coordinator_phases`. A phase ends when everybody who is awaited has answered, or at its
+deadline; then the round goes on if enough have answered, and is aborted with a reason if not. Whoever is
+silent is only waited for; whatever is invalid is refused and counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from privacy.update import MeanUpdate
+from protocol.certificates import FleetTrust
+from protocol.coordinator_phases import (
+    LAST_AWAITED,
+    Collecting,
+    Committing,
+    Confirming,
+    Inviting,
+    Keying,
+    PhaseState,
+    Recovering,
+    Sharing,
+)
+from protocol.effects import (
+    Announce,
+    Begin,
+    Commit,
+    Committed,
+    Compute,
+    Computed,
+    ComputeFailed,
+    CoordinatorEvent,
+    Effect,
+    Gone,
+    Heard,
+    Refuse,
+    Stop,
+    StopReceiving,
+    Uploaded,
+    UploadFailed,
+    WakeAt,
+    Woke,
+)
+from protocol.errors import MisuseError, PeerError, TranscriptError
+from protocol.frames import Opened
+from protocol.ids import DeviceId, Seconds, UnixTime
+from protocol.messages import MAX_REASON, Decline, FromDevice, Manifest, Offer, RoundEnded, encode
+from protocol.phases import COORDINATOR_MOVES, Move, Phase
+from protocol.transcript import begin
+from protocol.work import (
+    AddUpdate,
+    Corrections,
+    DecodeSum,
+    ExpandMasks,
+    FormCohort,
+    FormedCohort,
+    RecoverKeys,
+    count_masks,
+    encoding_of,
+    layout_of,
+)
+from secagg.pairwise import share_out
+from secagg.ring import RingVector
+
+FIRST_RESEND = Seconds(1.0)
+LAST_RESEND = Seconds(15.0)
+"""What is not answered is said again after 1, 2, 4 … 15 s."""
+
+RETRY_AFTER = 2.0
+"""Seconds a device rests after an aborted round."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a round stands, for people.
+
+    Attributes:
+        phase: now.
+        invited: devices invited.
+        answered: how many answered in each phase that was entered.
+        needed: fewest answers with which the phase can end well.
+        cohort: members of the share set, 0 before it is decided.
+        deadline: when the phase ends at the latest; infinite while the model is stored.
+        reason: why it was aborted.
+    """
+
+    phase: Phase
+    invited: int
+    answered: Mapping[Phase, int]
+    needed: int
+    cohort: int
+    deadline: Seconds
+    reason: str
+
+
+class CoordinatorRound:
+    """One round from the coordinator's side.
+
+    Args:
+        manifest: what the round is; its order is new.
+        invited: who is invited.
+        wanted: cohort size at which keying ends early.
+        trust: the fleet's root.
+        workers: into how many parts unmasking is cut.
+        started: wall clock, for certificate validity.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        invited: Sequence[DeviceId],
+        wanted: int,
+        trust: FleetTrust,
+        *,
+        workers: int,
+        started: UnixTime,
+    ) -> None:
+        self.manifest = manifest
+        self.order = manifest.order
+        self.phase = Phase.INVITING
+        self.reason = ""
+        self.retry_after = 0.0
+        self._t0 = begin(encode(manifest))
+        self._trust = trust
+        self._workers = workers
+        self._started = started
+        self._encoding = encoding_of(manifest)
+        self._layout = layout_of(self._encoding)
+        self._declined: set[DeviceId] = set()
+        self._gone: set[DeviceId] = set()
+        self._state: PhaseState = Inviting(manifest, self._t0, frozenset(invited), wanted, self._declined)
+        self._invited = frozenset(invited)
+        self._answered: dict[Phase, int] = {}
+        self._threshold = 0
+        self._computing = False
+        self._masks: list[RingVector] = []
+        self._parts = 0
+        self._deadline = Seconds(inf)
+        self._resend_at = Seconds(inf)
+        self._resend_after = FIRST_RESEND
+
+    @property
+    def over(self) -> bool:
+        """Committed or aborted."""
+        return self.phase in (Phase.COMMITTED, Phase.ABORTED)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the round stands."""
+        return Progress(
+            phase=self.phase,
+            invited=len(self._invited),
+            answered=dict(self._answered),
+            needed=max(self._threshold, self.manifest.min_cohort),
+            cohort=self._answered.get(Phase.SHARING, 0),
+            deadline=self._deadline,
+            reason=self.reason,
+        )
+
+    def handle(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:
+        """Decide what follows from an event.
+
+        Args:
+            event: what happened.
+            now: monotonic time; never goes back.
+        """
+        if self.over:
+            return []
+        try:
+            effects = self._decide(event, now)
+        except PeerError as error:
+            effects = [Refuse(error)]
+        self._answered[self.phase] = self._state.answered()
+        while (following := self._advance(now)) is not None:
+            effects += following
+        if not self.over:
+            effects.append(WakeAt(min(self._deadline, self._resend_at)))
+        return effects
+
+    def _decide(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911 - one line an event
+        match event:
+            case Begin():
+                return self._enter(self._state, now)
+            case Heard(frame):
+                return self._heard(frame)
+            case Gone(device):
+                self._gone.add(device)
+                return []
+            case Woke():
+                return self._woke(now)
+            case Uploaded():
+                return self._state.take(event) if isinstance(self._state, Collecting) else []
+            case UploadFailed(device):
+                return self._upload_failed(device)
+            case Computed(work, result):
+                return self._computed(work, result, now)
+            case ComputeFailed(work, error):
+                return self._compute_failed(work, error)
+            case Committed():
+                return self._end(Move.QUORUM, "")
+            case Stop(reason):
+                return self._end(Move.FAILED, reason)
+
+    # Messages.
+
+    def _heard(self, frame: Opened[FromDevice]) -> list[Effect]:
+        said = frame.message
+        if isinstance(said, Offer):
+            return []
+        if said.order != self.order:
+            raise TranscriptError(f"{frame.sender} speaks of round {said.order} in round {self.order}")
+        self._gone.discard(frame.sender)
+        if isinstance(said, Decline):
+            self._declined.add(frame.sender)
+            return []
+        last = LAST_AWAITED[type(said)]
+        if list(Phase).index(self.phase) > list(Phase).index(last):
+            return []
+        return self._state.hear(frame)
+
+    def _woke(self, now: Seconds) -> list[Effect]:
+        if now < self._resend_at:
+            return []
+        self._resend_after = Seconds(min(2 * self._resend_after, LAST_RESEND))
+        self._resend_at = Seconds(now + self._resend_after)
+        return self._state.address(self._state.silent() - self._gone - self._declined)
+
+    def _upload_failed(self, device: DeviceId) -> list[Effect]:
+        if isinstance(self._state, Collecting):
+            self._state.offered.pop(device, None)
+        return []
+
+    # Going on.
+
+    def _advance(self, now: Seconds) -> list[Effect] | None:
+        """Leave the phase if it is over; None when it is not."""
+        state = self._state
+        busy = isinstance(state, Committing) or (isinstance(state, Collecting) and state.adding)
+        if self.over or self._computing or busy:
+            return None
+        waiting = state.silent() - self._gone - self._declined
+        if waiting and not state.satisfied() and now < self._deadline:
+            return None
+        shortage = state.shortage()
+        return self._end(Move.TOO_FEW, shortage) if shortage else self._close(now)
+
+    def _close(self, now: Seconds) -> list[Effect]:
+        state = self._state
+        match state:
+            case Keying():
+                return self._form(state)
+            case Inviting():
+                following = Keying(
+                    state.manifest, state.context, state.invited, state.wanted, self._declined,
+                    state.accepted, state.keys,
+                )  # fmt: skip
+                return self._enter(following, now)
+            case Sharing():
+                return self._enter(state.collecting(self._layout), now)
+            case Collecting():
+                return [StopReceiving(), *self._enter(state.confirming(), now)]
+            case Confirming():
+                return self._enter(state.recovering(), now)
+            case Recovering():
+                return self._recover(state)
+        raise MisuseError(f"{self.phase} does not end by itself")
+
+    def _enter(self, state: PhaseState, now: Seconds) -> list[Effect]:
+        if state is not self._state:
+            self.phase = COORDINATOR_MOVES[self.phase, Move.QUORUM]
+        if state.phase is not self.phase:
+            raise MisuseError(f"{state.phase} cannot follow here; the table says {self.phase}")
+        self._state = state
+        duration = getattr(self.manifest.deadlines, self.phase, inf)
+        self._deadline = Seconds(now + duration)
+        self._resend_after = FIRST_RESEND
+        self._resend_at = Seconds(now + FIRST_RESEND)
+        self._answered[self.phase] = state.answered()
+        return state.address(state.silent())
+
+    def _end(self, move: Move, reason: str) -> list[Effect]:
+        self.phase = COORDINATOR_MOVES[self.phase, move]
+        self.reason = reason[:MAX_REASON]
+        committed = self.phase is Phase.COMMITTED
+        self.retry_after = 0.0 if committed else RETRY_AFTER
+        ended = RoundEnded(self.order, "committed" if committed else "aborted", self.reason, self.retry_after)
+        return [StopReceiving(), Announce(ended)]
+
+    # Computations.
+
+    def _form(self, state: Keying) -> list[Effect]:
+        self._computing = True
+        return [Compute(FormCohort(state.cohort(), self.manifest, self._t0, self._trust, self._started))]
+
+    def _recover(self, state: Recovering) -> list[Effect]:
+        if state.tried == len(state.reveals):
+            return self._end(Move.FAILED, "a secret cannot be recovered from the revealed shares")
+        state.tried = len(state.reveals)
+        self._computing = True
+        return [Compute(state.recover_keys())]
+
+    def _computed(self, work: object, result: object, now: Seconds) -> list[Effect]:
+        state = self._state
+        match work, result, state:
+            case FormCohort(), FormedCohort(), Keying():
+                self._computing = False
+                self._threshold = result.view.threshold
+                return self._enter(Sharing(self.manifest, result), now)
+            case AddUpdate(device=device), _, Collecting():
+                return state.added(device)
+            case RecoverKeys(), tuple(), Recovering():
+                return self._expand(result)
+            case ExpandMasks(), RingVector(), Recovering():
+                return self._expanded(result, state)
+            case DecodeSum(), MeanUpdate(), Recovering():
+                self._computing = False
+                return self._commit(state, result, now)
+        raise MisuseError(f"nobody waits for {type(work).__name__} while {self.phase}")
+
+    def _compute_failed(self, work: object, error: Exception) -> list[Effect]:
+        state = self._state
+        match work, state:
+            case AddUpdate(device=device), Collecting():
+                self._gone.add(device)
+                return [Refuse(error), *state.next_upload()]
+            case RecoverKeys(), Recovering():
+                # A later reveal may bring the share that is missing; `tried` says whether one has come.
+                self._computing = False
+                return [Refuse(error)]
+        return [Refuse(error), *self._end(Move.FAILED, str(error))]
+
+    def _expand(self, corrections: Corrections) -> list[Effect]:
+        size = -(-count_masks(corrections) // self._workers)
+        parts = [ExpandMasks(self._layout, tuple(part)) for part in share_out(corrections, size)]
+        self._parts = len(parts)
+        return [Compute(part) for part in parts]
+
+    def _expanded(self, mask: RingVector, state: Recovering) -> list[Effect]:
+        self._masks.append(mask)
+        if len(self._masks) < self._parts:
+            return []
+        collected = state.confirmed.collected
+        masks, self._masks = self._masks, []
+        return [Compute(DecodeSum(collected.total, masks, self._encoding, len(state.confirmed.survivors)))]
+
+    def _commit(self, state: Recovering, mean: MeanUpdate, now: Seconds) -> list[Effect]:
+        survivors = len(state.confirmed.survivors)
+        dropouts = len(state.confirmed.collected.members) - survivors
+        effects = self._enter(Committing(survivors, dropouts), now)
+        return [*effects, Commit(self.order, mean, survivors, dropouts)]

@@ -1,0 +1,125 @@
+"""What a device holds a coordinator to, whatever the plan says: order, manifest, sets."""
+
+from dataclasses import dataclass
+
+from protocol.certificates import Certificate, FleetTrust
+from protocol.chunks import check
+from protocol.errors import ManifestError, OrderError, ProtocolError, SetError
+from protocol.ids import DeviceId, Order, UnixTime
+from protocol.messages import Manifest
+from protocol.plan import Eligibility
+from protocol.work import Membership, encoding_of
+
+MAX_JUMP = 2**20
+"""Rounds a coordinator may skip: years of them, yet one forged high number cannot lock a device out."""
+
+
+def check_order(order: Order, seen: Order) -> None:
+    """A round must be newer than every round before it, but not by more than MAX_JUMP in its number.
+
+    Raises:
+        OrderError: it was, or it jumps.
+    """
+    if order <= seen:
+        raise OrderError(f"round {order} is not newer than {seen}")
+    if order.round > seen.round + MAX_JUMP or order.epoch > seen.epoch + MAX_JUMP:
+        raise OrderError(f"round {order} jumps too far ahead of {seen}")
+
+
+@dataclass(frozen=True)
+class DeviceContext:
+    """What a device brings to a round.
+
+    Attributes:
+        own: its name.
+        trust: the fleet's root.
+        min_cohort: its own floor of cohort and survivors.
+        corrupt_fraction: its own floor of the assumed corrupt part, gamma.
+        idle: condition now; `charging` and `unmetered` likewise.
+        started: wall clock when the round began, for certificate validity.
+    """
+
+    own: DeviceId
+    trust: FleetTrust
+    min_cohort: int
+    corrupt_fraction: float
+    idle: bool
+    charging: bool
+    unmetered: bool
+    started: UnixTime
+
+
+def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceContext) -> None:
+    """A manifest must be of this fleet and its signer's generation, within the floors, and possible.
+
+    Raises:
+        ManifestError: it is not.
+        QuantizationError: bits, clip and max_cohort do not fit one another.
+    """
+    if manifest.fleet != context.trust.fleet:
+        raise ManifestError(f"the manifest is of fleet {manifest.fleet}")
+    if manifest.order.generation != signer.generation:
+        raise ManifestError(f"a coordinator of generation {signer.generation} signed round {manifest.order}")
+    if manifest.max_cohort < max(context.min_cohort, manifest.min_cohort):
+        raise ManifestError(
+            f"a cohort of at most {manifest.max_cohort} can't reach the floor of {context.min_cohort}"
+        )
+    gamma = manifest.secure_aggregation.corrupt_fraction
+    if gamma < context.corrupt_fraction:
+        raise ManifestError(
+            f"it assumes a corrupt part of only {gamma:.3f}; "
+            f"this device's floor is {context.corrupt_fraction:.3f}"
+        )
+    for ref in (manifest.bundle, manifest.weights):
+        try:
+            check(ref)
+        except ProtocolError as error:
+            raise ManifestError(str(error)) from error
+    if manifest.weights.size % 4:
+        raise ManifestError(f"{manifest.weights.size} bytes are no vector of float32")
+    encoding_of(manifest)
+
+
+def missing_condition(asked: Eligibility, has: DeviceContext) -> str:
+    """Which asked conditions the device does not meet, as a sentence; empty when it meets all."""
+    wanting = [
+        name
+        for name, needed, given in (
+            ("idle", asked.idle, has.idle),
+            ("charging", asked.charging, has.charging),
+            ("unmetered", asked.unmetered, has.unmetered),
+        )
+        if needed and not given
+    ]
+    return f"not {' and '.join(wanting)}" if wanting else ""
+
+
+def check_set(
+    names: tuple[str, ...], of: frozenset[DeviceId], membership: Membership, own: DeviceId, floor: int
+) -> frozenset[DeviceId]:
+    """A share set or survivor set, checked: sorted, a subset, with this device and enough of its neighbours.
+
+    Args:
+        names: the announced set.
+        of: the set it must be a part of.
+        membership: what this device knows of its cohort.
+        own: this device.
+        floor: fewest members it accepts.
+
+    Raises:
+        SetError: it is not what it must be.
+    """
+    members = frozenset(map(DeviceId, names))
+    threshold = membership.view.threshold
+    if list(names) != sorted(members):
+        raise SetError("the set is not sorted, or names a device twice")
+    if not members <= of:
+        raise SetError(f"the set names strangers: {', '.join(sorted(members - of))[:120]}")
+    if own not in members:
+        raise SetError("this device is not in the set")
+    needed = max(floor, threshold)
+    if len(members) < needed:
+        raise SetError(f"the set has {len(members)} members; at least {needed} are needed")
+    if len(members & membership.neighbours) < threshold:
+        raise SetError(f"fewer neighbours than the threshold of {threshold} are in the set")
+    return members

@@ -1,0 +1,147 @@
+"""Signed frames: every message on the machines' root except chunks, which are held by their hashes.
+
+A frame is `[sender, certificate, body, signature]`. It carries its signer's certificate, so that anyone who
+trusts the fleet's root can verify it without asking anybody. The signature (Ed25519, RFC 8032) covers
+label, sender and body.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Generic, Protocol, TypeVar
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import Meta, Struct
+
+from protocol.certificates import Certificate, FleetTrust, Role
+from protocol.errors import FrameError
+from protocol.ids import DeviceId, Name, UnixTime
+from protocol.messages import (
+    MAX_FRAME,
+    FromCoordinator,
+    FromDevice,
+    Message,
+    Signature,
+    decode_from_coordinator,
+    decode_from_device,
+    encode,
+)
+
+_LABEL = b"fedfleet/1/frame"
+M_co = TypeVar("M_co", covariant=True)
+
+
+class Signer(Protocol):
+    """Who signs: a name, its certificate and an Ed25519 key that stays inside."""
+
+    @property
+    def name(self) -> str:
+        """The certificate's common name."""
+        ...
+
+    @property
+    def certificate(self) -> bytes:
+        """DER."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        ...
+
+
+class Frame(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What travels."""
+
+    sender: Name
+    certificate: Annotated[bytes, Meta(max_length=2048)]
+    body: bytes
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Opened(Generic[M_co]):
+    """A verified frame.
+
+    Attributes:
+        signer: the verified certificate of its sender.
+        message: the decoded body.
+        body: the signed bytes of the message.
+        frame: the whole frame, for forwarding byte-identical.
+        signature: Ed25519 over label, sender and body.
+    """
+
+    signer: Certificate
+    message: M_co
+    body: bytes
+    frame: bytes
+    signature: bytes
+
+    @property
+    def sender(self) -> DeviceId:
+        """The sender's name."""
+        return DeviceId(self.signer.subject)
+
+
+def seal_frame(signer: Signer, message: Message) -> bytes:
+    """Sign a message: the bytes to publish."""
+    body = encode(message)
+    signature = signer.sign(signed_bytes(signer.name, body))
+    return _encoder.encode(Frame(signer.name, signer.certificate, body, signature))
+
+
+def signed_bytes(sender: str, body: bytes) -> bytes:
+    """What a frame's signature covers. A name cannot hold a zero byte, so the parts cannot shift."""
+    return b"\0".join((_LABEL, sender.encode(), body))
+
+
+def open_device_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromDevice]:
+    """Verify and decode a frame from a device.
+
+    Args:
+        data: the bytes as they came, at most MAX_FRAME.
+        trust: the fleet's root.
+        now: wall clock, for certificate validity.
+
+    Raises:
+        FrameError: malformed, too long, or the signature is not the sender's.
+        CertificateError: not a device of this fleet.
+    """
+    frame, signer = _verify(data, trust, Role.DEVICE, now)
+    return Opened(signer, decode_from_device(frame.body), frame.body, bytes(data), frame.signature)
+
+
+def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromCoordinator]:
+    """Verify and decode a frame from a coordinator; as `open_device_frame`."""
+    frame, signer = _verify(data, trust, Role.COORDINATOR, now)
+    return Opened(signer, decode_from_coordinator(frame.body), frame.body, bytes(data), frame.signature)
+
+
+def verify_signature(public_key: bytes, sender: str, body: bytes, signature: bytes) -> None:
+    """Check the signature of a frame whose parts are known.
+
+    Raises:
+        FrameError: it is not the sender's.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed_bytes(sender, body))
+    except InvalidSignature as error:
+        raise FrameError(f"the signature is not {sender}'s") from error
+
+
+def _verify(data: bytes, trust: FleetTrust, role: Role, now: UnixTime) -> tuple[Frame, Certificate]:
+    if len(data) > MAX_FRAME:
+        raise FrameError(f"a frame of {len(data)} bytes is longer than {MAX_FRAME}")
+    try:
+        frame = _decoder.decode(data)
+    # msgspec raises plain UnicodeDecodeError (a ValueError) for some bad strings.
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        raise FrameError(f"not a frame: {error}") from error
+    signer = trust.verify(frame.certificate, role=role, now=now)
+    if signer.subject != frame.sender:
+        raise FrameError(f"{frame.sender} sent the certificate of {signer.subject}")
+    verify_signature(signer.public_key, frame.sender, frame.body, frame.signature)
+    return frame, signer
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
