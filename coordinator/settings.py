@@ -31,7 +31,8 @@ class CoordinatorSettings(Struct, frozen=True, forbid_unknown_fields=True):
         name: which identity of the folder; None when it holds one.
         evaluation: how models are judged.
         shard: the part of the fleet's uploads that comes here.
-        workers: threads that unmask; 0 is one per core.
+        workers: processes that unmask; 0 is one per core.
+        seed: of a catalog model's first weights and of the choice of devices; None is chance.
         start_when: devices on offer before the first round; None is the plan's minimum cohort.
         log: what is logged.
     """
@@ -45,5 +46,6 @@ class CoordinatorSettings(Struct, frozen=True, forbid_unknown_fields=True):
     evaluation: EvaluationSettings = EvaluationSettings()
     shard: Name = "main"
     workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    seed: Annotated[int, Meta(ge=0)] | None = None
     start_when: Annotated[int, Meta(ge=1)] | None = None
     log: LogSettings = LogSettings()

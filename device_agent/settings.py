@@ -14,12 +14,13 @@ class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the device's examples are.
 
     Attributes:
-        path: of the data, or of the user's own hook that reads it.
-        holdout: part of the examples kept for evaluation, never trained on.
+        path: of the `.npz` file with the arrays x and y; see `models.dataset`.
+        holdout: part of the examples, from the end, kept for evaluation and never trained on; unused when the
+            file has x_test.
     """
 
-    path: str
-    holdout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
+    path: Path
+    holdout: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
 
 
 class Floors(Struct, frozen=True, forbid_unknown_fields=True):

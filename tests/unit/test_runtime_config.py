@@ -161,7 +161,7 @@ def test_a_wrong_value_names_its_source_key_and_fix(
         (
             "[data]",
             "[data]\nholdout = 2",
-            "data.holdout is 2; write a number at least 0.0 and below 1.0 (default 0.2)",
+            "data.holdout is 2; write a number above 0.0 and below 1.0 (default 0.2)",
         ),
         ("[data]", "[dta]", "dta is not a key; did you mean data?\ndata.path is missing; write text"),
         (

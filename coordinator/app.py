@@ -1,0 +1,93 @@
+"""The coordinator program: one round after another until the plan's stopping rule. Built here, once."""
+
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from coordinator.artifact import build_artifact
+from coordinator.evaluation import Evaluator
+from coordinator.fleet import Fleet
+from coordinator.model_store import ModelStore
+from coordinator.rounds import Desk
+from coordinator.run import Run
+from coordinator.settings import CoordinatorSettings
+from protocol.certificates import FleetTrust, Role
+from protocol.status import CoordinatorStatus
+from protocol.topics import Topics
+from runtime.bus import connect_mqtt
+from runtime.clock import Clock, SystemClock
+from runtime.compute import Computer
+from runtime.decisions import FileDecisionLog
+from runtime.entropy import Entropy, SystemEntropy
+from runtime.identity import load_identity
+from runtime.plan_file import load_plan
+from runtime.signals import stop_event
+from runtime.status_board import StatusBoard
+from runtime.transfers import UploadReceiver
+
+DECISIONS_FILE = "decisions.log"
+
+
+async def run(settings: CoordinatorSettings) -> None:
+    """Run the plan to its end, or until SIGTERM or SIGINT.
+
+    Raises:
+        FedfleetError: settings, plan, identity or state are not usable, or the broker refuses.
+    """
+    stop = stop_event()
+    async with _composed(settings, SystemClock(), SystemEntropy()) as composed:
+        await composed.run_until(stop)
+
+
+@contextlib.asynccontextmanager
+async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entropy) -> AsyncIterator[Run]:
+    identity = load_identity(settings.identity, settings.name)
+    trust = FleetTrust(identity.root)
+    generation = trust.verify(identity.certificate, role=Role.COORDINATOR, now=clock.unix()).generation
+    plan = load_plan(settings.plan)
+    chance = entropy.uniform if settings.seed is None else random.Random(settings.seed).random  # noqa: S311 - sampling
+    artifact = build_artifact(plan, settings.plan.parent, _model_seed(settings.seed, entropy))
+    topics = Topics(settings.fleet)
+    transport = connect_mqtt(
+        settings.broker,
+        name=identity.name,
+        will_topic=topics.coordinator_status,
+        will=CoordinatorStatus("lost", version("fedfleet")),
+        clock=clock,
+        entropy=entropy,
+    )
+    fleet = Fleet(trust, clock)
+    board = StatusBoard(transport)
+    store = ModelStore(settings.state)
+    evaluator = Evaluator(artifact.bundle.encode(), settings.evaluation.data)
+    workers = settings.workers or len(os.sched_getaffinity(0))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(evaluator.close)
+        decisions = stack.enter_context(FileDecisionLog(settings.state / DECISIONS_FILE))
+        computer = await stack.enter_async_context(Computer(workers))
+        uploads = UploadReceiver(
+            transport,
+            topics,
+            settings.shard,
+            lambda *grant: current.grant(*grant),  # noqa: PLW0108 - `current` is made below
+            clock=clock,
+        )
+        desk = Desk(
+            signer=identity,
+            topics=topics,
+            transport=transport,
+            board=board,
+            fleet=fleet,
+            uploads=uploads,
+            decisions=decisions,
+            computer=computer,
+            clock=clock,
+        )
+        current = Run(desk, settings, plan, artifact, store, evaluator, trust, generation, chance)
+        yield current
+
+
+def _model_seed(seed: int | None, entropy: Entropy) -> int:
+    return int.from_bytes(entropy.bytes(4), "big") if seed is None else seed

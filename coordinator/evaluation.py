@@ -1,0 +1,60 @@
+"""How good a model is on the coordinator's own held-out data, if it has any."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from models.errors import TrainingFailedError
+from models.training_process import TrainingWorker
+
+EVALUATION_SECONDS = 300.0
+"""A model that takes longer on the coordinator's data is not evaluated; the round goes on."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on held-out data.
+
+    Attributes:
+        loss: mean; None when there is no evaluation.
+        accuracy: part that was right, 0 to 1; None likewise.
+    """
+
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+class Evaluator:
+    """Evaluates models in a process of their own.
+
+    Args:
+        bundle: encoded training artifact.
+        data: `.npz` with x and y; None evaluates nothing.
+    """
+
+    def __init__(self, bundle: bytes, data: Path | None) -> None:
+        self._bundle = bundle
+        self._data = data
+        self._worker = TrainingWorker()
+
+    async def evaluate(self, weights: NDArray[np.float32]) -> Evaluation:
+        """Judge these weights, float32 (d,). A failure is logged and costs only the figure."""
+        if self._data is None:
+            return Evaluation()
+        try:
+            result = await self._worker.evaluate(
+                self._bundle, weights, self._data, deadline=EVALUATION_SECONDS, holdout=1.0
+            )
+        except TrainingFailedError as error:
+            _log.warning("not_evaluated", cause=str(error))
+            return Evaluation()
+        return Evaluation(result.loss_sum / result.evaluated, result.correct / result.evaluated)
+
+    async def close(self) -> None:
+        """End the process."""
+        await self._worker.close()

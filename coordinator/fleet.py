@@ -1,0 +1,88 @@
+"""The devices as the coordinator knows them: who is on offer, and who was lost."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from broker.transport import Delivery
+from coordinator.selection import Candidate
+from protocol.certificates import FleetTrust
+from protocol.errors import PeerError
+from protocol.frames import Opened, open_device_frame
+from protocol.ids import ORIGIN, DeviceId, Order, Seconds
+from protocol.messages import FromDevice, Offer
+from protocol.status import DeviceStatus, decode_status, device_of
+from runtime.clock import Clock
+
+OFFER_LASTS = 150.0
+"""Seconds for which an offer, or any later frame of the device, counts: two offers may get lost."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class _Known:
+    offer: Offer
+    heard: Seconds
+    lost: bool = False
+
+
+class Fleet:
+    """Keeps offers, presences and counts; hands the frames of a round on.
+
+    Args:
+        trust: the fleet's root.
+        clock: time.
+    """
+
+    def __init__(self, trust: FleetTrust, clock: Clock) -> None:
+        self._trust = trust
+        self._clock = clock
+        self._devices: dict[DeviceId, _Known] = {}
+        self.on_frame: Callable[[Opened[FromDevice]], None] = lambda _frame: None
+        self.on_lost: Callable[[DeviceId], None] = lambda _device: None
+        self.refused = 0
+
+    def candidates(self) -> list[Candidate]:
+        """Devices on offer now, with what they said of themselves."""
+        return [
+            Candidate(device, known.offer.idle, known.offer.charging, known.offer.unmetered)
+            for device, known in self._devices.items()
+            if not known.lost and self._clock.now() - known.heard <= OFFER_LASTS
+        ]
+
+    @property
+    def newest_seen(self) -> Order:
+        """The newest round that any device has entered; a coordinator that lost its state must go beyond."""
+        return max((known.offer.seen for known in self._devices.values()), default=ORIGIN)
+
+    def frame_arrived(self, delivery: Delivery) -> None:
+        """A frame on some device's offer or outbox topic; what is not valid is counted and dropped."""
+        try:
+            frame = open_device_frame(delivery.payload, self._trust, self._clock.unix())
+        except PeerError as error:
+            self.refused += 1
+            _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
+            return
+        if isinstance(frame.message, Offer):
+            self._devices[frame.sender] = _Known(frame.message, self._clock.now())
+        elif frame.sender in self._devices:
+            known = self._devices[frame.sender]
+            known.heard, known.lost = self._clock.now(), False
+        self.on_frame(frame)
+
+    def status_arrived(self, delivery: Delivery) -> None:
+        """A device's presence. A will of an earlier boot is old news."""
+        device = device_of(delivery.topic)
+        known = self._devices.get(device)
+        if known is None:
+            return
+        try:
+            status = decode_status(delivery.payload, DeviceStatus)
+        except PeerError as error:
+            _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
+            return
+        if status.state in {"lost", "offline"} and status.boot >= known.offer.boot:
+            known.lost = True
+            self.on_lost(device)

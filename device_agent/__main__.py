@@ -1,0 +1,35 @@
+"""`python -m device_agent`, and what `fedfleet agent` does."""
+
+import sys
+
+from device_agent.app import run
+from device_agent.settings import AgentSettings
+from runtime import logs
+from runtime.command_line import COMMON, Option, Program
+
+
+async def serve(settings: AgentSettings) -> None:
+    """The whole program; see `run`."""
+    logs.configure(settings.log)
+    await run(settings)
+
+
+PROGRAM = Program(
+    "Trains on this device's data whenever the device is free and a round wants it.",
+    AgentSettings,
+    (
+        *COMMON,
+        Option("--data", "data.path", "the examples, an .npz file that never leaves the device", "FILE"),
+        Option(
+            "--upload-bytes-per-second",
+            "upload_bytes_per_second",
+            "how fast updates may leave, for a link that others need too",
+            "RATE",
+            float,
+        ),
+    ),
+    serve,
+)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main(sys.argv[1:], "python -m device_agent"))

@@ -1,0 +1,224 @@
+"""One round on one device: carries out what the device's half asks for."""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from broker.transport import Delivery, Transport, TransportError
+from device_agent.artifacts import ArtifactCache
+from device_agent.memory import AgentMemory
+from device_agent.settings import AgentSettings
+from models.errors import TrainingFailedError
+from models.training_process import TrainingWorker
+from privacy.update import LocalMetrics
+from protocol.certificates import FleetTrust
+from protocol.chunks import BlobRef
+from protocol.device_checks import DeviceContext
+from protocol.device_round import DeviceRound
+from protocol.effects import (
+    Begin,
+    DeviceEvent,
+    DeviceFailed,
+    Effect,
+    Enter,
+    Fetch,
+    Fetched,
+    Reconnected,
+    Refuse,
+    Remember,
+    Say,
+    SendChunks,
+    Told,
+    Train,
+    Trained,
+    Upload,
+)
+from protocol.errors import MisuseError, PeerError
+from protocol.frames import Opened, open_coordinator_frame, seal_frame
+from protocol.ids import DeviceId, Order
+from protocol.messages import FromCoordinator, Manifest
+from protocol.status import DeviceStatus
+from protocol.topics import Topics
+from runtime.clock import Clock
+from runtime.compute import Computer
+from runtime.driver import Driver
+from runtime.entropy import Entropy
+from runtime.identity import Identity
+from runtime.status_board import StatusBoard
+from runtime.transfers import Uploader, fetch_blob
+from secagg.keys import SECRET_SIZE, Secret
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """Everything an agent acts with; built once by `device_agent.app`."""
+
+    settings: AgentSettings
+    identity: Identity
+    trust: FleetTrust
+    topics: Topics
+    transport: Transport
+    board: StatusBoard
+    memory: AgentMemory
+    artifacts: ArtifactCache
+    worker: TrainingWorker
+    computer: Computer
+    clock: Clock
+    entropy: Entropy
+
+    @property
+    def device(self) -> DeviceId:
+        """This device."""
+        return DeviceId(self.identity.name)
+
+
+class Participation:
+    """The shell of a device's half of one round.
+
+    Args:
+        equipment: what the agent acts with.
+        invitation: the verified manifest.
+        context: what the device brings.
+    """
+
+    def __init__(self, equipment: Equipment, invitation: Opened[Manifest], context: DeviceContext) -> None:
+        self._with = equipment
+        self.round = DeviceRound(invitation, context, Secret(equipment.entropy.bytes(SECRET_SIZE)))
+        self._driver: Driver[DeviceEvent] = Driver(
+            self.round, self, computer=equipment.computer, clock=equipment.clock
+        )
+        self._uploader: Uploader | None = None
+        self._log = _log.bind(round=invitation.message.order.round)
+
+    async def run(self) -> None:
+        """Take part until the round is over."""
+        topic = self._with.topics.decisions(self.round.order)
+        subscription = await self._with.transport.subscribe(topic, self._decision_arrived)
+        try:
+            await self._driver.run(Begin())
+        finally:
+            await subscription.cancel()
+        self._log.info("round_left", stage=self.round.stage, reason=self.round.reason)
+
+    def told(self, frame: Opened[FromCoordinator]) -> None:
+        """A verified frame of the coordinator came."""
+        self._driver.feed(Told(frame))
+
+    def reconnected(self) -> None:
+        """The broker is back."""
+        self._driver.feed(Reconnected())
+
+    def leave(self, reason: str) -> None:
+        """The agent ends."""
+        self._driver.feed(DeviceFailed(reason))
+
+    def _decision_arrived(self, delivery: Delivery) -> None:
+        try:
+            frame = open_coordinator_frame(delivery.payload, self._with.trust, self._with.clock.unix())
+        except PeerError as error:
+            self._log.warning("frame_refused", topic=delivery.topic, cause=str(error))
+        else:
+            self.told(frame)
+
+    # Effects.
+
+    async def emit(self, effect: Effect) -> None:
+        """See `runtime.driver.Shell.emit`."""
+        match effect:
+            case Remember(order):
+                await self._remember(order)
+            case Say(message):
+                topic = self._with.topics.outbox(self._with.device)
+                try:
+                    await self._with.transport.publish(topic, seal_frame(self._with.identity, message))
+                except TransportError as error:
+                    self._log.warning("not_said", message=type(message).__name__, cause=str(error))
+            case _:
+                raise MisuseError(f"an agent does not emit {type(effect).__name__}")
+
+    async def perform(self, effect: Effect) -> DeviceEvent | None:
+        """See `runtime.driver.Shell.perform`."""
+        match effect:
+            case Fetch(bundle, weights):
+                return await self._fetch(bundle, weights)
+            case Train():
+                return await self._train(effect)
+            case Upload(ref, data):
+                self._uploader = self._uploader_for(ref, data)
+            case SendChunks(indices):
+                await self._send_chunks(indices)
+            case Enter(state):
+                status = DeviceStatus(state, boot=self._with.memory.boot)
+                self._with.board.show(self._with.topics.device_status(self._with.device), status)
+            case Refuse(error):
+                self._log.warning("refused", error=type(error).__name__, cause=str(error))
+            case _:
+                raise MisuseError(f"an agent does not perform {type(effect).__name__}")
+        return None
+
+    async def _remember(self, order: Order) -> None:
+        try:
+            await asyncio.to_thread(self._with.memory.remember, order)
+        except OSError as error:
+            self.leave(f"the disk refuses to remember the round: {error.strerror}")
+
+    async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
+        try:
+            return Fetched(await self._bundle(bundle), await self._pull(weights))
+        except (PeerError, TransportError) as error:
+            return DeviceFailed(f"the artifact cannot be fetched: {error}")
+
+    async def _bundle(self, ref: BlobRef) -> bytes:
+        cached = await asyncio.to_thread(self._with.artifacts.get, ref.sha256)
+        if cached is not None:
+            return cached
+        data = bytes(await self._pull(ref))
+        try:
+            await asyncio.to_thread(self._with.artifacts.put, data)
+        except OSError as error:
+            self._log.warning("bundle_not_kept", cause=str(error))
+        return data
+
+    async def _pull(self, ref: BlobRef) -> bytes | memoryview:
+        return await fetch_blob(self._with.transport, self._with.topics, ref, clock=self._with.clock)
+
+    async def _train(self, effect: Train) -> DeviceEvent:
+        initial = np.frombuffer(effect.weights, "<f4")
+        settings = self._with.settings
+        try:
+            result = await self._with.worker.train(
+                effect.bundle,
+                initial,
+                effect.training,
+                settings.data.path,
+                seed=effect.seed,
+                deadline=self.round.manifest.deadlines.keying,
+                holdout=settings.data.holdout,
+            )
+        except TrainingFailedError as error:
+            return DeviceFailed(f"training failed: {error}")
+        if result.examples < effect.min_examples:
+            return DeviceFailed(f"{result.examples} examples; the plan wants {effect.min_examples}")
+        self._log.info("trained", examples=result.examples, seconds=round(result.seconds, 3))
+        metrics = LocalMetrics(result.examples, result.evaluated, result.loss_sum, result.correct)
+        return Trained(initial, np.frombuffer(result.weights, "<f4"), metrics)
+
+    def _uploader_for(self, ref: BlobRef, data: bytes) -> Uploader:
+        return Uploader(
+            self._with.transport,
+            self._with.topics,
+            self.round.manifest.shard,
+            self._with.device,
+            data,
+            ref,
+            clock=self._with.clock,
+            bytes_per_second=self._with.settings.upload_bytes_per_second,
+        )
+
+    async def _send_chunks(self, indices: tuple[int, ...]) -> None:
+        if self._uploader is not None:
+            await self._uploader.granted(indices)

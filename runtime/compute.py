@@ -1,0 +1,61 @@
+"""Where the pure computations run: light ones in threads, heavy ones in processes.
+
+The cryptography package holds the interpreter's lock while it generates a mask's stream or agrees a key, so
+threads add nothing there; each heavy piece goes to a process of its own, one per core.
+"""
+
+import asyncio
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from protocol.effects import Work
+
+
+class Computer:
+    """Runs work off the event loop. Use it as a context.
+
+    Args:
+        workers: processes for heavy work; 0 runs heavy work in threads like the rest, as a device does.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="compute")
+        self._processes: ProcessPoolExecutor | None = None
+
+    @classmethod
+    def with_every_core(cls) -> Self:
+        """One process for each core that this program may use."""
+        return cls(len(os.sched_getaffinity(0)))
+
+    async def run(self, work: Work) -> object:
+        """The work's result.
+
+        Raises:
+            Exception: whatever the work raises.
+            BrokenProcessPool: a process died, for example for want of memory.
+        """
+        loop = asyncio.get_running_loop()
+        if work.heavy and self.workers:
+            return await loop.run_in_executor(self._pool(), work.run)
+        return await loop.run_in_executor(self._threads, work.run)
+
+    def _pool(self) -> ProcessPoolExecutor:
+        # On demand: small fleets never need it. Spawned, because a fork would copy threads and sockets.
+        if self._processes is None:
+            context = multiprocessing.get_context("spawn")
+            self._processes = ProcessPoolExecutor(self.workers, mp_context=context)
+        return self._processes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._processes is not None:
+            self._processes.shutdown(wait=False, cancel_futures=True)
