@@ -22,7 +22,8 @@ PROGRAM = Program(
         Option("--plan", "plan", "what to train and how, a plan.toml", "FILE"),
         Option("--evaluation-data", "evaluation.data", "held-out examples (.npz) to judge models on", "FILE"),
         Option("--start-when", "start_when", "devices on offer before the first round", "N", int),
-        Option("--workers", "workers", "threads that unmask; 0 is one per core", "N", int),
+        Option("--workers", "workers", "processes that unmask; 0 is one per core", "N", int),
+        Option("--seed", "seed", "of first weights and choices; chance when left out", "N", int),
     ),
     serve,
 )

@@ -114,7 +114,7 @@ class Run:
             await self._publish(self._bundle, self._bundle_ref)
             reason = await self._rounds(stop)
             self._show("finished" if reason else "offline", reason)
-            await self._clear(self._shown)
+            await self._clear(keep=b"")
             await self._clear_blob(self._bundle_ref)
 
     async def grant(self, device: DeviceId, blob: bytes, chunks: tuple[int, ...]) -> None:
@@ -262,11 +262,9 @@ class Run:
         result = replace(self._result, seconds=round(seconds, 3), bytes_up=size)
         await asyncio.to_thread(self._store.append_result, encode_status(result))
         self._desk.board.show(self._desk.topics.round_result(half.order), result, expiry=RESULT_LASTS)
-        _log.info(
-            "round_over", **{"round": half.order.round, "result": result.result, "reason": result.reason}
-        )
-        # Devices that come back late still find how the last round ended; the one before is nobody's any more.
-        await self._clear(self._shown)
+        _log.info("round_over", number=half.order.round, result=result.result, reason=result.reason)
+        # Devices that come back late still find how the last round ended; the one before is of no use.
+        await self._clear(keep=describe(self._checkpoint.weights).sha256)
         self._shown = [(half.order, weights)]
         if not committed:
             await self._desk.clock.sleep(half.retry_after)
@@ -302,9 +300,10 @@ class Run:
             # The transport publishes it again with the next connection; devices wait for it.
             _log.warning("blob_not_published", cause=str(error))
 
-    async def _clear(self, shown: list[tuple[Order, BlobRef]]) -> None:
-        for order, weights in shown:
-            if weights.sha256 != describe(self._checkpoint.weights).sha256:
+    async def _clear(self, *, keep: bytes) -> None:
+        """Take what earlier rounds retained off the broker, except the blob that the next one needs."""
+        for order, weights in self._shown:
+            if weights.sha256 != keep:
                 await self._clear_blob(weights)
             for topic in decision_topics(self._desk.topics, order):
                 with contextlib.suppress(TransportError):

@@ -206,6 +206,7 @@ class Agent:
             self._participation.leave("a newer round has begun")
         self._participation = Participation(self._with, invitation, context)
         self._task = asyncio.create_task(self._take_part(self._participation, previous))
+        self._task.add_done_callback(_report)
 
     async def _take_part(self, participation: Participation, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
@@ -236,3 +237,9 @@ class Agent:
     def _show(self, state: DeviceState, why: str) -> None:
         status = DeviceStatus(state, why, self._with.memory.boot)
         self._with.board.show(self._with.topics.device_status(self._with.device), status)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A bug in one round must be seen, and must not keep the device from the next one."""
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("round_failed", exc_info=task.exception())

@@ -82,6 +82,7 @@ class Inviting:
     declined: AbstractSet[DeviceId]
     accepted: set[DeviceId] = field(default_factory=set)
     keys: dict[DeviceId, tuple[bytes, MemberKeys]] = field(default_factory=dict)
+    shown: dict[bytes, DeviceId] = field(default_factory=dict)
 
     def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
         """Accept, or the keys of a device that has already trained."""
@@ -97,11 +98,10 @@ class Inviting:
 
     def _hear_keys(self, frame: Opened[FromDevice]) -> None:
         keys = keys_of(frame, self.manifest, self.context)
-        for device, (_, others) in self.keys.items():
-            if device != frame.sender and {keys.mask_key, keys.seal_key} & {others.mask_key, others.seal_key}:
-                raise CohortError(f"{frame.sender} shows a key of {device}")
-        known = self.keys.setdefault(frame.sender, (frame.frame, keys))
-        if known[1] != keys:
+        for key in (keys.mask_key, keys.seal_key):
+            if self.shown.setdefault(key, frame.sender) != frame.sender:
+                raise CohortError(f"{frame.sender} shows a key of {self.shown[key]}")
+        if self.keys.setdefault(frame.sender, (frame.frame, keys))[1] != keys:
             raise SecondDecisionError(f"{frame.sender} shows other keys than before")
 
     def silent(self) -> AbstractSet[DeviceId]:
@@ -123,6 +123,10 @@ class Inviting:
     def answered(self) -> int:
         """Accepted."""
         return len(self.accepted)
+
+    def keying(self) -> "Keying":
+        """The next phase, with everything known so far."""
+        return Keying(**vars(self))
 
 
 @dataclass
@@ -165,6 +169,7 @@ class Sharing:
     manifest: Manifest
     formed: FormedCohort
     shares: dict[DeviceId, SealedShares] = field(default_factory=dict)
+    mail: dict[DeviceId, dict[DeviceId, bytes]] = field(default_factory=dict, repr=False)
 
     def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
         """Sealed shares, for exactly the neighbours."""
@@ -174,7 +179,10 @@ class Sharing:
         receivers = [receiver for receiver, _ in said.shares]
         if receivers != sorted(self.formed.neighbours[frame.sender]):
             raise SetError(f"{frame.sender} made shares for others than its neighbours")
-        self.shares.setdefault(frame.sender, said)
+        if frame.sender not in self.shares:
+            self.shares[frame.sender] = said
+            for receiver, sealed in said.shares:
+                self.mail.setdefault(DeviceId(receiver), {})[frame.sender] = sealed
         return []
 
     def silent(self) -> AbstractSet[DeviceId]:
@@ -218,7 +226,8 @@ class Sharing:
         return Collecting(
             manifest=self.manifest,
             formed=self.formed,
-            shares=self.shares,
+            commitments={device: said.commitment for device, said in self.shares.items()},
+            mail=self.mail,
             share_set=share_set,
             members=members,
             transcript=extend(before, encode(share_set)),
@@ -233,7 +242,8 @@ class Collecting:
     phase: ClassVar[Phase] = Phase.COLLECTING
     manifest: Manifest
     formed: FormedCohort
-    shares: Mapping[DeviceId, SealedShares]
+    commitments: Mapping[DeviceId, bytes]
+    mail: Mapping[DeviceId, Mapping[DeviceId, bytes]] = field(repr=False)
     share_set: ShareSet
     members: frozenset[DeviceId]
     transcript: bytes
@@ -309,8 +319,8 @@ class Collecting:
         return [Announce(self.share_set), *deliveries] if silent else []
 
     def _delivery(self, device: DeviceId) -> ShareDelivery:
-        senders = sorted(self.formed.neighbours[device] & self.members)
-        sealed = tuple((sender, dict(self.shares[sender].shares)[device]) for sender in senders)
+        mail = self.mail[device]
+        sealed = tuple((sender, mail[sender]) for sender in sorted(mail.keys() & self.members))
         return ShareDelivery(self.manifest.order, self.transcript, sealed)
 
     def answered(self) -> int:
@@ -378,7 +388,8 @@ class Confirming:
         """Pass the signatures on: the next phase."""
         order = self.collected.manifest.order
         signatures = Confirmations(order, self.transcript, tuple(sorted(self.signatures.items())))
-        return Recovering(self, signatures, self.revealers())
+        lacking = dict.fromkeys(self.collected.members, self.collected.formed.view.threshold)
+        return Recovering(self, signatures, self.revealers(), lacking=lacking)
 
 
 @dataclass
@@ -390,6 +401,7 @@ class Recovering:
     confirmations: Confirmations
     revealers: frozenset[DeviceId]
     reveals: dict[DeviceId, Mapping[DeviceId, bytes]] = field(default_factory=dict, repr=False)
+    lacking: dict[DeviceId, int] = field(default_factory=dict)
     tried: int = 0
 
     def hear(self, frame: Opened[FromDevice]) -> list[Effect]:
@@ -402,8 +414,16 @@ class Recovering:
         allowed = collected.formed.neighbours[device] & collected.members
         if peers != sorted(set(peers)) or not allowed.issuperset(map(DeviceId, peers)):
             raise SetError(f"{device} reveals shares of others than its neighbours")
-        self.reveals.setdefault(device, {DeviceId(peer): share for peer, share in said.shares})
+        if device not in self.reveals:
+            self.reveals[device] = {DeviceId(peer): share for peer, share in said.shares}
+            for peer in self.reveals[device].keys() & self.lacking.keys():
+                self._count(peer)
         return []
+
+    def _count(self, peer: DeviceId) -> None:
+        self.lacking[peer] -= 1
+        if not self.lacking[peer]:
+            del self.lacking[peer]
 
     def silent(self) -> AbstractSet[DeviceId]:
         """Able to reveal, but has not."""
@@ -414,15 +434,10 @@ class Recovering:
         return not self.shortage() and len(self.reveals) > self.tried
 
     def shortage(self) -> str:
-        """A secret with fewer shares than the threshold."""
-        collected = self.confirmed.collected
-        counts = dict.fromkeys(collected.members, 0)
-        for shares in self.reveals.values():
-            for peer in shares:
-                counts[peer] += 1
-        threshold = collected.formed.view.threshold
-        short = sorted(device for device, count in counts.items() if count < threshold)
-        return f"{len(short)} secrets have fewer than {threshold} shares" if short else ""
+        """A secret with fewer shares than the threshold; `lacking` says how many each still needs."""
+        if not self.lacking:
+            return ""
+        return f"{len(self.lacking)} secrets have fewer shares than the threshold"
 
     def address(self, devices: Collection[DeviceId]) -> list[Effect]:
         """The confirmations."""
@@ -435,7 +450,7 @@ class Recovering:
         return RecoverKeys(
             view=collected.formed.view,
             neighbours=collected.formed.neighbours,
-            commitments={device: collected.shares[device].commitment for device in survivors},
+            commitments=collected.commitments,
             survivors=survivors,
             dropouts=sorted(collected.members - self.confirmed.survivors),
             reveals=dict(self.reveals),

@@ -252,11 +252,7 @@ class CoordinatorRound:
             case Keying():
                 return self._form(state)
             case Inviting():
-                following = Keying(
-                    state.manifest, state.context, state.invited, state.wanted, self._declined,
-                    state.accepted, state.keys,
-                )  # fmt: skip
-                return self._enter(following, now)
+                return self._enter(state.keying(), now)
             case Sharing():
                 return self._enter(state.collecting(self._layout), now)
             case Collecting():
