@@ -18,6 +18,9 @@ from runtime.clock import Clock
 OFFER_LASTS = 150.0
 """Seconds for which an offer, or any later frame of the device, counts: two offers may get lost."""
 
+MAX_AWAY = 100_000
+"""Devices remembered as lost; whoever can forge their statuses shall not fill the memory."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -40,6 +43,7 @@ class Fleet:
         self._trust = trust
         self._clock = clock
         self._devices: dict[DeviceId, _Known] = {}
+        self._away: dict[DeviceId, int] = {}
         self.on_frame: Callable[[Opened[FromDevice]], None] = lambda _frame: None
         self.on_lost: Callable[[DeviceId], None] = lambda _device: None
         self.refused = 0
@@ -66,7 +70,9 @@ class Fleet:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
         if isinstance(frame.message, Offer):
-            self._devices[frame.sender] = _Known(frame.message, self._clock.now())
+            # A will may overtake the offer, above all when both were kept while the coordinator was down.
+            lost = self._away.get(frame.sender, -1) >= frame.message.boot
+            self._devices[frame.sender] = _Known(frame.message, self._clock.now(), lost)
         elif frame.sender in self._devices:
             known = self._devices[frame.sender]
             known.heard, known.lost = self._clock.now(), False
@@ -75,14 +81,23 @@ class Fleet:
     def status_arrived(self, delivery: Delivery) -> None:
         """A device's presence. A will of an earlier boot is old news."""
         device = device_of(delivery.topic)
-        known = self._devices.get(device)
-        if known is None:
-            return
         try:
             status = decode_status(delivery.payload, DeviceStatus)
         except PeerError as error:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
-        if status.state in {"lost", "offline"} and status.boot >= known.offer.boot:
-            known.lost = True
+        away = status.state in {"lost", "offline"}
+        if away:
+            self._went_away(device, status.boot)
+        else:
+            self._away.pop(device, None)
+        known = self._devices.get(device)
+        if known is None or status.boot < known.offer.boot:
+            return
+        known.lost = away
+        if away:
             self.on_lost(device)
+
+    def _went_away(self, device: DeviceId, boot: int) -> None:
+        if device in self._away or len(self._away) < MAX_AWAY:
+            self._away[device] = max(boot, self._away.get(device, -1))
