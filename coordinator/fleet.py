@@ -79,7 +79,7 @@ class Fleet:
         self.on_frame(frame)
 
     def status_arrived(self, delivery: Delivery) -> None:
-        """A device's presence. A will of an earlier boot is old news."""
+        """A device's presence. What was said of an earlier boot is old news."""
         device = device_of(delivery.topic)
         try:
             status = decode_status(delivery.payload, DeviceStatus)

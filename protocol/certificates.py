@@ -120,6 +120,10 @@ class FleetTrust:
     def _read(self, der: bytes, digest: bytes) -> Certificate:
         parsed = _parse(der)
         _check_signed(parsed, by=self._root)
+        # The one byte that no signature covers: how many bits of the BIT STRING before it are unused. Any
+        # other than zero would make a second encoding of the same certificate.
+        if der[-1 - len(parsed.signature)]:
+            raise CertificateError("the certificate is malformed: its signature has unused bits")
         _check_authority(parsed, expected=False)
         fleet = _name(parsed, NameOID.ORGANIZATION_NAME)
         if fleet != self.fleet:

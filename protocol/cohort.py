@@ -11,11 +11,7 @@ from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Cohort, FromDevice, Manifest, RoundKeys, encode
 from protocol.transcript import extend
 from secagg import graph
-from secagg.errors import LowOrderPointError
-from secagg.keys import Secret, agree
-
-# Any clamped scalar is a multiple of 8, so a point of low order gives the zero that `agree` refuses.
-_PROBE = Secret(bytes(range(32)))
+from secagg.keys import is_low_order
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ def keys_of(frame: Opened[FromDevice], manifest: Manifest, context: bytes) -> Me
     """The keys that a verified frame shows for this round.
 
     Raises:
-        CohortError: it holds no keys, or one of low order.
+        CohortError: it holds no keys, one of low order, or one for both purposes.
         TranscriptError: it was signed for another round.
     """
     said = frame.message
@@ -111,11 +107,10 @@ def keys_of(frame: Opened[FromDevice], manifest: Manifest, context: bytes) -> Me
         raise CohortError(f"{frame.sender}'s entry holds no round keys")
     if said.order != manifest.order or said.transcript != context:
         raise TranscriptError(f"{frame.sender}'s keys were signed for another round context")
-    for key in (said.mask_key, said.seal_key):
-        try:
-            agree(_PROBE, key)
-        except LowOrderPointError as error:
-            raise CohortError(f"{frame.sender} has a key of low order") from error
+    if said.mask_key == said.seal_key:
+        raise CohortError(f"{frame.sender} shows one key for both purposes")
+    if is_low_order(said.mask_key) or is_low_order(said.seal_key):
+        raise CohortError(f"{frame.sender} has a key of low order")
     return MemberKeys(said.mask_key, said.seal_key, frame.signer.public_key)
 
 

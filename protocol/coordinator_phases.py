@@ -34,7 +34,7 @@ from protocol.messages import (
 )
 from protocol.phases import Phase
 from protocol.transcript import extend
-from protocol.work import AddUpdate, FormedCohort, RecoverKeys
+from protocol.work import AddUpdate, FormedCohort, RecoverKeys, SortMail
 from secagg.ring import RingLayout, RingVector
 
 _M = TypeVar("_M", bound=RoundMessage)
@@ -98,11 +98,13 @@ class Inviting:
 
     def _hear_keys(self, frame: Opened[FromDevice]) -> None:
         keys = keys_of(frame, self.manifest, self.context)
-        for key in (keys.mask_key, keys.seal_key):
+        known = self.keys.get(frame.sender, (b"", keys))[1]
+        if known != keys:
+            raise SecondDecisionError(f"{frame.sender} shows other keys than before")
+        for key in (keys.mask_key, keys.seal_key, keys.signing_key):
             if self.shown.setdefault(key, frame.sender) != frame.sender:
                 raise CohortError(f"{frame.sender} shows a key of {self.shown[key]}")
-        if self.keys.setdefault(frame.sender, (frame.frame, keys))[1] != keys:
-            raise SecondDecisionError(f"{frame.sender} shows other keys than before")
+        self.keys.setdefault(frame.sender, (frame.frame, keys))
 
     def silent(self) -> AbstractSet[DeviceId]:
         """Neither accepted nor declined."""
@@ -183,6 +185,8 @@ class Sharing:
             self.shares[frame.sender] = said
             for receiver, sealed in said.shares:
                 self.mail.setdefault(DeviceId(receiver), {})[frame.sender] = sealed
+        if self.shares[frame.sender] != said:
+            raise SecondDecisionError(f"{frame.sender} shares its secrets a second time")
         return []
 
     def silent(self) -> AbstractSet[DeviceId]:
@@ -248,6 +252,7 @@ class Collecting:
     members: frozenset[DeviceId]
     transcript: bytes
     total: RingVector = field(repr=False)
+    deliveries: Mapping[DeviceId, ShareDelivery] = field(default_factory=dict, repr=False)
     offered: dict[DeviceId, BlobRef] = field(default_factory=dict)
     stored: dict[DeviceId, bytes] = field(default_factory=dict)
     waiting: list[Uploaded] = field(default_factory=list, repr=False)
@@ -315,13 +320,21 @@ class Collecting:
     def address(self, devices: Collection[DeviceId]) -> list[Effect]:
         """The share set to all, and to each what its neighbours sealed for it, until it offers its upload."""
         silent = sorted(set(devices) - self.offered.keys())
-        deliveries = [Send(device, self._delivery(device)) for device in silent]
-        return [Announce(self.share_set), *deliveries] if silent else []
+        if not silent:
+            return []
+        if not self.deliveries:
+            # Long for a large cohort; `deliver` follows.
+            order = self.manifest.order
+            return [
+                Announce(self.share_set),
+                Compute(SortMail(order, self.transcript, self.mail, self.members)),
+            ]
+        return [Announce(self.share_set), *(Send(device, self.deliveries[device]) for device in silent)]
 
-    def _delivery(self, device: DeviceId) -> ShareDelivery:
-        mail = self.mail[device]
-        sealed = tuple((sender, mail[sender]) for sender in sorted(mail.keys() & self.members))
-        return ShareDelivery(self.manifest.order, self.transcript, sealed)
+    def deliver(self, deliveries: Mapping[DeviceId, ShareDelivery]) -> list[Effect]:
+        """What `SortMail` has put together, to each."""
+        self.deliveries = deliveries
+        return [Send(device, delivery) for device, delivery in deliveries.items()]
 
     def answered(self) -> int:
         """In the sum."""
@@ -412,12 +425,17 @@ class Recovering:
             raise SetError(f"{device} is not a survivor")
         peers = [peer for peer, _ in said.shares]
         allowed = collected.formed.neighbours[device] & collected.members
-        if peers != sorted(set(peers)) or not allowed.issuperset(map(DeviceId, peers)):
+        if peers != sorted(set(peers)):
+            raise SetError(f"{device} reveals two shares of one neighbour, or not in their order")
+        if not allowed.issuperset(map(DeviceId, peers)):
             raise SetError(f"{device} reveals shares of others than its neighbours")
+        shares = {DeviceId(peer): share for peer, share in said.shares}
         if device not in self.reveals:
-            self.reveals[device] = {DeviceId(peer): share for peer, share in said.shares}
-            for peer in self.reveals[device].keys() & self.lacking.keys():
+            self.reveals[device] = shares
+            for peer in shares.keys() & self.lacking.keys():
                 self._count(peer)
+        if self.reveals[device] != shares:
+            raise SecondDecisionError(f"{device} reveals other shares than before")
         return []
 
     def _count(self, peer: DeviceId) -> None:

@@ -57,6 +57,7 @@ from protocol.work import (
     FormCohort,
     FormedCohort,
     RecoverKeys,
+    SortMail,
     count_masks,
     encoding_of,
     layout_of,
@@ -176,7 +177,8 @@ class CoordinatorRound:
         while (following := self._advance(now)) is not None:
             effects += following
         if not self.over:
-            effects.append(WakeAt(min(self._deadline, self._resend_at)))
+            # A deadline that passes during a computation decides when that ends; waking earlier is in vain.
+            effects.append(WakeAt(self._resend_at if self._busy else min(self._deadline, self._resend_at)))
         return effects
 
     def _decide(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911 - one line an event
@@ -237,14 +239,20 @@ class CoordinatorRound:
     def _advance(self, now: Seconds) -> list[Effect] | None:
         """Leave the phase if it is over; None when it is not."""
         state = self._state
-        busy = isinstance(state, Committing) or (isinstance(state, Collecting) and state.adding)
-        if self.over or self._computing or busy:
+        if self.over or self._busy:
             return None
         waiting = state.silent() - self._gone - self._declined
         if waiting and not state.satisfied() and now < self._deadline:
             return None
         shortage = state.shortage()
         return self._end(Move.TOO_FEW, shortage) if shortage else self._close(now)
+
+    @property
+    def _busy(self) -> bool:
+        """Something is under way whose end comes as an event; until then the phase cannot end."""
+        state = self._state
+        adding = isinstance(state, Collecting) and state.adding
+        return self._computing or adding or isinstance(state, Committing)
 
     def _close(self, now: Seconds) -> list[Effect]:
         state = self._state
@@ -304,6 +312,8 @@ class CoordinatorRound:
                 self._computing = False
                 self._threshold = result.view.threshold
                 return self._enter(Sharing(self.manifest, result), now)
+            case SortMail(), dict(), Collecting():
+                return state.deliver(result)
             case AddUpdate(device=device), _, Collecting():
                 return state.added(device)
             case RecoverKeys(), tuple(), Recovering():

@@ -35,6 +35,7 @@ from protocol.effects import (
     Woke,
 )
 from protocol.errors import (
+    CertificateError,
     ManifestError,
     MisuseError,
     PeerError,
@@ -252,6 +253,10 @@ class DeviceRound:
         message, body = frame.message, frame.body
         if message.order != self.order:
             raise TranscriptError(f"round {message.order} spoke to round {self.order}")
+        if frame.signer.generation != self.order.generation:
+            raise CertificateError(
+                f"a coordinator of generation {frame.signer.generation} speaks in round {self.order}"
+            )
         match message:
             case Manifest():
                 return self._invited_again(body, now)
@@ -266,7 +271,7 @@ class DeviceRound:
             case ShareSet():
                 return self._on_share_set(message, body)
             case ShareDelivery():
-                return self._on_delivery(message)
+                return self._on_delivery(message, now)
             case SurvivorSet():
                 return self._on_survivor_set(message, body, now)
             case Confirmations():
@@ -308,7 +313,10 @@ class DeviceRound:
         self._known = _Chosen(known.vector, known.membership, members, extend(view.transcript, body))
         return self._mask()
 
-    def _on_delivery(self, delivery: ShareDelivery) -> list[Effect]:
+    def _on_delivery(self, delivery: ShareDelivery, now: Seconds) -> list[Effect]:
+        if isinstance(self._known, _Uploading):
+            # It comes again only while the coordinator knows of no offer, or has given the upload up.
+            return self._say_again(now)
         # Set and delivery come by different topics, so either may be first.
         self._early = delivery
         return self._mask() if isinstance(self._known, _Chosen) else []

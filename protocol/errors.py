@@ -16,8 +16,8 @@
     └── MisuseError              we did: a bug of the caller
 
 What belongs to one room is drawn there and hangs under FedfleetError, too: TransportError in
-`broker.transport`, ModelError in `models.errors`, SettingsError and PlanError in `runtime`. The arithmetic has
-trees of its own: `secagg.errors`, `privacy.errors`.
+`broker.transport`, ModelError in `models.errors`, SettingsError and PlanError in `runtime`. The arithmetic
+has trees of its own: `secagg.errors`, `privacy.errors`.
 
 The docstring of each class is its message to the reader of a log.
 """

@@ -16,19 +16,28 @@ from protocol.chunks import BlobRef, describe
 from protocol.cohort import CohortView, read_cohort
 from protocol.errors import CohortError, ConfirmationError, FrameError, ShareDeliveryError
 from protocol.frames import verify_signature
-from protocol.ids import DeviceId, UnixTime
-from protocol.messages import Cohort, Confirmation, Confirmations, Manifest, RoundKeys, SealedShares, encode
-from secagg import shamir
+from protocol.ids import DeviceId, Order, UnixTime
+from protocol.messages import (
+    Cohort,
+    Confirmation,
+    Confirmations,
+    Manifest,
+    RoundKeys,
+    SealedShares,
+    ShareDelivery,
+    encode,
+)
+from secagg import pairwise, shamir
 from secagg.errors import SealError, ShareError
 from secagg.keys import RoundSecrets, Secret, derive, public_key, seed_commitment
-from secagg.pairwise import Expansion, PairGroup, apply, expand_sum, self_expansion
+from secagg.pairwise import Expansion, PairGroup, SelfGroup, apply, expand_sum, self_expansion
 from secagg.prg import Keystream
 from secagg.ring import RingLayout, RingVector
-from secagg.sealing import open_sealed, seal
+from secagg.sealing import Channel, open_channel
 
 SHARE_SIZE = 36
 _HEAVY_SHARES = 4096
-_HEAVY_BYTES = 64 * 2**20
+_HEAVY_BYTES = 8 * 2**20
 _FLOAT = np.dtype("<f4")
 
 
@@ -74,9 +83,9 @@ class EncodeUpdate:
 
     def run(self) -> RingVector:
         """Compute it."""
-        encoded = self.encoding.encode(
-            self.trained - self.initial, self.metrics, Keystream(self.rounding_key).read
-        )
+        with np.errstate(invalid="ignore", over="ignore"):  # encode says it in words
+            delta = self.trained - self.initial
+        encoded = self.encoding.encode(delta, self.metrics, Keystream(self.rounding_key).read)
         return RingVector.from_signed(layout_of(self.encoding), encoded.metrics, encoded.update)
 
 
@@ -86,6 +95,7 @@ class Membership:
 
     view: CohortView
     neighbours: frozenset[DeviceId]
+    channels: Mapping[DeviceId, Channel] = field(repr=False)
     shares: SealedShares
 
 
@@ -124,26 +134,25 @@ class JoinCohort:
         ):
             raise CohortError("this device's own entry is missing or altered")
         neighbours = view.neighbours_of(self.own)
-        return Membership(view, neighbours, self._shares(view, neighbours))
+        channels = {device: self._channel(view, device) for device in sorted(neighbours)}
+        return Membership(view, neighbours, channels, self._shares(view, channels))
 
-    def _shares(self, view: CohortView, neighbours: frozenset[DeviceId]) -> SealedShares:
+    def _channel(self, view: CohortView, device: DeviceId) -> Channel:
+        return open_channel(
+            self.secrets.seal_private,
+            view.keys[device].seal_key,
+            transcript=view.transcript,
+            own=self.own,
+            peer=device,
+        )
+
+    def _shares(self, view: CohortView, channels: Mapping[DeviceId, Channel]) -> SealedShares:
         everyone = view.points()
-        points = {device: everyone[device] for device in sorted(neighbours)}
+        points = {device: everyone[device] for device in channels}
         seeds = self._split(self.secrets.self_seed, b"fedfleet/1/share/self-seed", view, points)
         keys = self._split(self.secrets.mask_private, b"fedfleet/1/share/mask-private", view, points)
         sealed = tuple(
-            (
-                device,
-                seal(
-                    seeds[point] + keys[point],
-                    private=self.secrets.seal_private,
-                    peer_public=view.keys[device].seal_key,
-                    transcript=view.transcript,
-                    sender=self.own,
-                    receiver=device,
-                ),
-            )
-            for device, point in points.items()
+            (device, channels[device].seal(seeds[point] + keys[point])) for device, point in points.items()
         )
         commitment = seed_commitment(view.transcript, self.own, self.secrets.self_seed)
         return SealedShares(self.manifest.order, view.transcript, commitment, sealed)
@@ -210,14 +219,7 @@ class MaskUpdate:
         return Masked(data, describe(data), held, tuple(refused))
 
     def _open(self, peer: DeviceId) -> tuple[bytes, bytes]:
-        pair = open_sealed(
-            self.delivered[peer],
-            private=self.secrets.seal_private,
-            peer_public=self.membership.view.keys[peer].seal_key,
-            transcript=self.membership.view.transcript,
-            sender=peer,
-            receiver=self.own,
-        )
+        pair = self.membership.channels[peer].open_sealed(self.delivered[peer])
         return pair[:SHARE_SIZE], pair[SHARE_SIZE:]
 
     def _pair_masks(self) -> PairGroup:
@@ -291,6 +293,31 @@ class FormCohort:
 
 
 @dataclass(frozen=True)
+class SortMail:
+    """Put together what each member of U2 gets from its neighbours. Result: a ShareDelivery by device.
+
+    Attributes:
+        transcript: T2.
+        mail: sealed pairs by receiver and sender, of all who shared.
+        members: U2.
+    """
+
+    order: Order
+    transcript: bytes
+    mail: Mapping[DeviceId, Mapping[DeviceId, bytes]] = field(repr=False)
+    members: frozenset[DeviceId]
+    heavy: ClassVar[bool] = False
+
+    def run(self) -> dict[DeviceId, ShareDelivery]:
+        """Compute it."""
+        return {device: self._delivery(self.mail[device]) for device in sorted(self.members)}
+
+    def _delivery(self, mail: Mapping[DeviceId, bytes]) -> ShareDelivery:
+        sealed = tuple((sender, mail[sender]) for sender in sorted(mail.keys() & self.members))
+        return ShareDelivery(self.order, self.transcript, sealed)
+
+
+@dataclass(frozen=True)
 class AddUpdate:
     """Add one masked update to the running sum, in place. Result: the device.
 
@@ -309,7 +336,7 @@ class AddUpdate:
         return self.device
 
 
-Corrections = tuple[Expansion | PairGroup, ...]
+Corrections = tuple[pairwise.Work, ...]
 """What removes the masks left in the sum when it is added: survivors' own masks inverted, and the pair masks
 that vanished devices would have added."""
 
@@ -345,12 +372,9 @@ class RecoverKeys:
     def run(self) -> Corrections:
         """Compute it; raises ShareError when a secret cannot be recovered."""
         secrets = self._recover_all([*self.survivors, *self.dropouts])
-        own = (
-            self_expansion(secrets[device], transcript=self.transcript, device=device).inverse()
-            for device in self.survivors
-        )
+        own = SelfGroup(tuple((device, secrets[device]) for device in self.survivors), self.transcript)
         pairs = (self._pair_masks(device, secrets[device]) for device in self.dropouts)
-        return (*own, *pairs)
+        return (own, *pairs)
 
     def _pair_masks(self, dropout: DeviceId, private: Secret) -> PairGroup:
         survivors = sorted(self.neighbours[dropout] & frozenset(self.survivors))
@@ -403,7 +427,7 @@ class ExpandMasks:
 
     @property
     def heavy(self) -> bool:
-        """About 10 ms of stream stays here."""
+        """About 2 ms of stream stays here."""
         return count_masks(self.corrections) * self.layout.packed_size > _HEAVY_BYTES
 
     def run(self) -> RingVector:
@@ -413,7 +437,7 @@ class ExpandMasks:
 
 def count_masks(corrections: Corrections) -> int:
     """How many streams these corrections expand to."""
-    return sum(1 if isinstance(item, Expansion) else len(item.peers) for item in corrections)
+    return sum(1 if isinstance(item, Expansion) else len(item) for item in corrections)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ latter.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeAlias
 
 from secagg.keys import Secret, agree, derive, encode
 from secagg.prg import MASK_KEY_SIZE, StreamAdder
@@ -45,6 +45,13 @@ class PairGroup:
     peers: tuple[tuple[str, bytes], ...]
     transcript: bytes
 
+    def __len__(self) -> int:
+        return len(self.peers)
+
+    def part(self, start: int, end: int) -> Self:
+        """Return the masks of some of the neighbours."""
+        return replace(self, peers=self.peers[start:end])
+
     def __iter__(self) -> Iterator[Expansion]:
         """Yield the device's own expansion for each neighbour in turn.
 
@@ -53,6 +60,35 @@ class PairGroup:
         """
         for peer, public in self.peers:
             yield pair_expansion(self.private, public, transcript=self.transcript, own=self.device, peer=peer)
+
+
+@dataclass(frozen=True)
+class SelfGroup:
+    """The removal of several devices' own masks, before the keys are derived.
+
+    Attributes:
+        seeds: (id, self-mask seed) of each device.
+        transcript: hash that every mask key is bound to.
+    """
+
+    seeds: tuple[tuple[str, Secret], ...]
+    transcript: bytes
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, start: int, end: int) -> Self:
+        """Return the removals for some of the devices."""
+        return replace(self, seeds=self.seeds[start:end])
+
+    def __iter__(self) -> Iterator[Expansion]:
+        """Yield the inverse of each device's own expansion."""
+        for device, seed in self.seeds:
+            yield self_expansion(seed, transcript=self.transcript, device=device).inverse()
+
+
+Work: TypeAlias = Expansion | PairGroup | SelfGroup
+"""One mask, or several whose keys are still to be made."""
 
 
 def pair_expansion(
@@ -87,7 +123,7 @@ def apply(vector: RingVector, expansions: Iterable[Expansion], *, remove: bool =
         adder.add(vector, expansion.key, -expansion.sign if remove else expansion.sign)
 
 
-def expand_sum(layout: RingLayout, work: Sequence[Expansion | PairGroup]) -> RingVector:
+def expand_sum(layout: RingLayout, work: Sequence[Work]) -> RingVector:
     """Return the sum of many masks: what one worker computes.
 
     Raises:
@@ -98,7 +134,7 @@ def expand_sum(layout: RingLayout, work: Sequence[Expansion | PairGroup]) -> Rin
     return total
 
 
-def expand_into(total: RingVector, work: Sequence[Expansion | PairGroup]) -> None:
+def expand_into(total: RingVector, work: Sequence[Work]) -> None:
     """Add many masks to a vector in place, where its memory is shared and need not be sent back.
 
     Raises:
@@ -110,9 +146,9 @@ def expand_into(total: RingVector, work: Sequence[Expansion | PairGroup]) -> Non
             adder.add(total, expansion.key, expansion.sign)
 
 
-def share_out(work: Iterable[Expansion | PairGroup], size: int) -> Iterator[list[Expansion | PairGroup]]:
+def share_out(work: Iterable[Work], size: int) -> Iterator[list[Work]]:
     """Cut work into parts of `size` masks (the last may be smaller), splitting groups where needed."""
-    part: list[Expansion | PairGroup] = []
+    part: list[Work] = []
     room = size
     for item in work:
         for piece, masks in _pieces(item, room, size):
@@ -125,12 +161,12 @@ def share_out(work: Iterable[Expansion | PairGroup], size: int) -> Iterator[list
         yield part
 
 
-def _pieces(item: Expansion | PairGroup, room: int, size: int) -> Iterator[tuple[Expansion | PairGroup, int]]:
+def _pieces(item: Work, room: int, size: int) -> Iterator[tuple[Work, int]]:
     """Cut one item so that its first piece fills the room left and the others are at most a whole part."""
     if isinstance(item, Expansion):
         yield item, 1
         return
-    ends = [*range(room, len(item.peers), size), len(item.peers)]
+    ends = [*range(room, len(item), size), len(item)]
     for start, end in zip([0, *ends], ends, strict=False):
         if start < end:
-            yield replace(item, peers=item.peers[start:end]), end - start
+            yield item.part(start, end), end - start

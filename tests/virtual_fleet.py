@@ -5,26 +5,31 @@ wish. Tests steer it by what it loses, alters and holds back, and read the outco
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.errors import PrivacyError
 from privacy.update import LocalMetrics, MeanUpdate
 from protocol import effects as fx
 from protocol.certificates import FleetTrust, Role
-from protocol.chunks import describe
+from protocol.chunks import BlobRef, describe
 from protocol.coordinator_round import CoordinatorRound
 from protocol.device_checks import DeviceContext
 from protocol.device_round import DeviceRound
+from protocol.errors import FedfleetError, PeerError
 from protocol.frames import open_coordinator_frame, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
-from protocol.messages import Manifest, Message, ToDevice
+from protocol.messages import Manifest, Message, SurvivorSet, ToDevice
 from protocol.phases import Phase
 from protocol.plan import Deadlines, Eligibility, SecureAggregation, Training
 from runtime.entropy import SeededEntropy
 from runtime.identity import FleetAuthority, Identity
+from secagg.errors import SecAggError
 from secagg.keys import Secret
 
 NOW = UnixTime(1_700_000_000.0)
@@ -67,6 +72,16 @@ def manifest_for(  # noqa: PLR0913
     )
 
 
+class ForeignDevice(Protocol):
+    """A device of another implementation: it speaks in frames alone."""
+
+    upload: bytes
+
+    def handle(self, frame: bytes) -> list[bytes]:
+        """What it says to a coordinator's frame."""
+        ...
+
+
 @dataclass
 class Device:
     """One virtual device: its identity, its update and its half of the round."""
@@ -80,6 +95,7 @@ class Device:
     lost: bool = False
     refused: list[Exception] = field(default_factory=list)
     said: list[Message] = field(default_factory=list)
+    foreign: ForeignDevice | None = None
 
 
 Tamper = Callable[[str, str, bytes], list[bytes]]
@@ -144,11 +160,20 @@ class VirtualFleet:
         self.losses.setdefault(phase, []).extend(map(DeviceId, devices))
         return self
 
-    def plain_mean(self, without: tuple[str, ...] = ()) -> NDArray[np.float64]:
+    def plain_mean(self, without: Collection[str] = ()) -> NDArray[np.float64]:
         """The weighted mean that plain federated averaging would give."""
-        members = [device for name, device in self.devices.items() if name not in without]
+        return self.plain_mean_of([name for name in self.devices if name not in without])
+
+    def plain_mean_of(self, names: Collection[str]) -> NDArray[np.float64]:
+        """The weighted mean that plain federated averaging over these devices would give."""
+        members = [self.devices[DeviceId(name)] for name in names]
         weights = [device.metrics.examples for device in members]
-        return np.average([device.delta for device in members], axis=0, weights=weights)
+        return np.average([device.delta.astype(np.float64) for device in members], axis=0, weights=weights)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Whom the announced survivor set names; nobody before it is announced."""
+        return next((said.members for said in self.announced if isinstance(said, SurvivorSet)), ())
 
     def run(self, *, steps: int = 200_000) -> Phase:
         """Run the round to its end; never longer than `steps` deliveries and jumps of the clock."""
@@ -174,16 +199,20 @@ class VirtualFleet:
     def _hear(self, frame: bytes) -> None:
         try:
             opened = open_device_frame(frame, self.trust, NOW)
-        except Exception as error:  # noqa: BLE001 - the tests look at what was refused
+        except PeerError as error:
             self.refused.append(error)
         else:
             self._coordinator(fx.Heard(opened))
 
     def _tell(self, name: DeviceId, frame: bytes) -> None:
         device = self.devices[name]
+        if device.foreign is not None:
+            self._post += [(name, "coordinator", said) for said in device.foreign.handle(frame)]
+            device.upload = device.foreign.upload
+            return
         try:
             opened = open_coordinator_frame(frame, self.trust, NOW)
-        except Exception as error:  # noqa: BLE001 - the tests look at what was refused
+        except PeerError as error:
             device.refused.append(error)
             return
         if device.round is None and isinstance(opened.message, Manifest):
@@ -239,11 +268,17 @@ class VirtualFleet:
                 for name in self.devices:
                     self._to_device(name, decision)
             case fx.Receive(device, ref):
-                if not self.devices[device].lost:
-                    self._coordinator(fx.Uploaded(device, ref, self.devices[device].upload))
+                self._receive(device, ref)
             case fx.Commit(mean=mean):
                 self.mean, self.commit = mean, effect
                 self._coordinator(fx.Committed())
+
+    def _receive(self, device: DeviceId, ref: BlobRef) -> None:
+        """As the shell does: only bytes with the promised hash are handed on."""
+        data = self.devices[device].upload
+        if not self.devices[device].lost:
+            matches = sha256(data).digest() == ref.sha256
+            self._coordinator(fx.Uploaded(device, ref, data) if matches else fx.UploadFailed(device))
 
     def _to_device(self, name: DeviceId, message: ToDevice | Message) -> None:
         self._post.append(("coordinator", name, seal_frame(self.coordinator_identity, message)))
@@ -279,7 +314,8 @@ class VirtualFleet:
 
 
 def _compute(work: fx.Work) -> fx.Computed | fx.ComputeFailed:
+    """As the shell does: any other error is a bug, and ends the test."""
     try:
         return fx.Computed(work, work.run())
-    except Exception as error:  # noqa: BLE001 - as the shell does
+    except (FedfleetError, SecAggError, PrivacyError) as error:
         return fx.ComputeFailed(work, error)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from secagg import graph, shamir
 from secagg.keys import RoundSecrets, Secret, seed_commitment
-from secagg.pairwise import PairGroup, apply, expand_sum, self_expansion, share_out
+from secagg.pairwise import PairGroup, SelfGroup, apply, expand_sum, self_expansion, share_out
 from secagg.ring import MAX_BITS, MIN_BITS, RingLayout, RingVector
 
 layouts = st.builds(
@@ -51,12 +51,9 @@ class Fleet:
         total = RingVector.zeros(self.layout)
         for name in survivors:
             total.add(RingVector.unpack(self.layout, self.upload(name)))
-        own = [
-            self_expansion(self.secrets[name].self_seed, transcript=T2, device=name).inverse()
-            for name in survivors
-        ]
+        own = SelfGroup(tuple((name, self.secrets[name].self_seed) for name in survivors), T2)
         vanished = [self.pairs(name, self.near[name] & survivors) for name in self.secrets.keys() - survivors]
-        for part in share_out([*own, *vanished], 4):
+        for part in share_out([own, *vanished], 4):
             total.add(expand_sum(self.layout, part))
         return total.pack()
 

@@ -10,6 +10,8 @@ from secagg.keys import RoundSecrets, Secret
 from secagg.pairwise import (
     Expansion,
     PairGroup,
+    SelfGroup,
+    Work,
     apply,
     expand_into,
     expand_sum,
@@ -91,14 +93,21 @@ def test_removing_undoes_applying() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 100])
 def test_work_shared_out_among_workers_sums_to_the_same(size: int) -> None:
     own = [self_expansion(SECRETS[name].self_seed, transcript=T2, device=name).inverse() for name in "abc"]
-    work: list[Expansion | PairGroup] = [own[0], group("d"), own[1], own[2], group("e")]
+    removals = SelfGroup(tuple((name, SECRETS[name].self_seed) for name in "fgh"), T2)
+    work: list[Work] = [own[0], group("d"), own[1], removals, own[2], group("e")]
     total = RingVector.zeros(LAYOUT)
     for part in share_out(work, size):
-        masks = sum(1 if isinstance(item, Expansion) else len(item.peers) for item in part)
+        masks = sum(1 if isinstance(item, Expansion) else len(item) for item in part)
         assert 1 <= masks <= size
         total.add(expand_sum(LAYOUT, pickle.loads(pickle.dumps(part))))  # noqa: S301 (our own bytes)
     assert total.pack() == expand_sum(LAYOUT, work).pack()
     assert list(share_out([], size)) == []
+
+
+def test_a_self_group_removes_own_masks() -> None:
+    seeds = tuple((name, SECRETS[name].self_seed) for name in "abc")
+    own = [self_expansion(seed, transcript=T2, device=name) for name, seed in seeds]
+    assert expand_sum(LAYOUT, [*own, SelfGroup(seeds, T2)]).pack() == ZERO
 
 
 def test_masks_add_to_what_is_there() -> None:
