@@ -1,9 +1,10 @@
 """What travels in the masked vector: one device's weighted update and its metrics, and the mean of many.
 
 The vector has two blocks. The update block holds `w * clamp(clip(delta))` in a ring of `bits` bits, with
-`w = min(examples, cap) / cap <= 1`. The metrics block holds six numbers in [0, 1] and four sentinels that are
-always zero, in 32-bit words. The sum of the first over the sum of the weights in the second is the weighted
-mean of federated averaging (McMahan et al. 2017, Algorithm 1) without anybody's own weight being seen.
+`w = min(examples, cap) / cap <= 1`. The metrics block holds six numbers in [0, 1] in 32-bit words. Each block
+ends in four sentinels that are always zero, so that a mask left in either is found. The sum of the first over
+the sum of the weights in the second is the weighted mean of federated averaging (McMahan et al. 2017,
+Algorithm 1) without anybody's own weight being seen.
 """
 
 import math
@@ -40,7 +41,7 @@ class EncodedUpdate:
     """One device's vector, before masking.
 
     Attributes:
-        update: int32, shape (d,), signed: reduce mod 2^bits.
+        update: int32, shape (d + 4,), signed: reduce mod 2^bits.
         metrics: int32, shape (10,), signed: reduce mod 2^32.
         clipped: whether the L2 bound cut the update.
         saturated: fraction of coordinates that the coordinate bound cut, 0 to 1.
@@ -94,7 +95,7 @@ class UpdateEncoding:
 
     METRICS: ClassVar = ("weight", "evaluated", "loss", "correct", "clipped", "saturated")
     SENTINELS: ClassVar = 4
-    """Four words that miss zero by chance once in 2^128 when a mask is left in."""
+    """Words at the end of each block; of 32 bits they miss a mask that is left in once in 2^128."""
     METRICS_SIZE: ClassVar = len(METRICS) + SENTINELS
 
     update_size: int
@@ -107,6 +108,11 @@ class UpdateEncoding:
 
     def __post_init__(self) -> None:
         scale_for(self.bits, self.coordinate_limit, self.max_members)
+
+    @property
+    def block_size(self) -> int:
+        """Words of the update block: parameters and sentinels."""
+        return self.update_size + self.SENTINELS
 
     @property
     def scale(self) -> float:
@@ -140,7 +146,7 @@ class UpdateEncoding:
         bounded, saturated = clamp(bounded, self.coordinate_limit)
         weight = min(local.examples, self.max_examples) / self.max_examples
         return EncodedUpdate(
-            update=quantize(bounded, weight * self.scale, rounding_bits),
+            update=np.pad(quantize(bounded, weight * self.scale, rounding_bits), (0, self.SENTINELS)),
             metrics=self._encode_metrics(local, weight, clipped=clipped, saturated=saturated),
             clipped=clipped,
             saturated=saturated,
@@ -156,7 +162,7 @@ class UpdateEncoding:
         (`examples / max_examples`): rounding of each member's coordinate, and of each member's weight.
 
         Args:
-            update_sum: int64, shape (d,), signed.
+            update_sum: int64, shape (d + 4,), signed.
             metrics_sum: int64, shape (10,), signed.
             members: vectors in the sum, 1 to `max_members`.
 
@@ -166,7 +172,7 @@ class UpdateEncoding:
             ValueError: a length or `members` is out of range.
         """
         self._check_shapes(update_sum, metrics_sum, members)
-        if metrics_sum[len(self.METRICS) :].any():
+        if metrics_sum[len(self.METRICS) :].any() or update_sum[self.update_size :].any():
             raise MaskMismatchError(
                 "a sentinel of the sum is not zero: a mask is left in, or a member cheated"
             )
@@ -178,7 +184,9 @@ class UpdateEncoding:
             )
         evaluated = values["evaluated"]
         return MeanUpdate(
-            mean=(dequantize(update_sum, self.scale) / values["weight"]).astype(np.float32),
+            mean=(dequantize(update_sum[: self.update_size], self.scale) / values["weight"]).astype(
+                np.float32
+            ),
             examples=values["weight"] * self.max_examples,
             evaluated=evaluated * self.max_examples,
             loss=values["loss"] * self.loss_ceiling / evaluated if evaluated > 0 else None,
@@ -211,7 +219,7 @@ class UpdateEncoding:
     def _check_shapes(
         self, update_sum: NDArray[np.int64], metrics_sum: NDArray[np.int64], members: int
     ) -> None:
-        if update_sum.shape != (self.update_size,) or metrics_sum.shape != (self.METRICS_SIZE,):
+        if update_sum.shape != (self.block_size,) or metrics_sum.shape != (self.METRICS_SIZE,):
             raise ValueError(f"the sum has shapes {update_sum.shape} and {metrics_sum.shape}")
         if not 1 <= members <= self.max_members:
             raise ValueError(f"a sum of {members} members, but the scale allows {self.max_members}")

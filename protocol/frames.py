@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
-from protocol.certificates import Certificate, FleetTrust, Role
+from protocol.certificates import MAX_CERTIFICATE, Certificate, FleetTrust, Role
 from protocol.errors import FrameError
 from protocol.ids import DeviceId, Name, UnixTime
 from protocol.messages import (
@@ -53,7 +53,7 @@ class Frame(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What travels."""
 
     sender: Name
-    certificate: Annotated[bytes, Meta(max_length=2048)]
+    certificate: Annotated[bytes, Meta(max_length=MAX_CERTIFICATE)]
     body: bytes
     signature: Signature
 
@@ -103,17 +103,21 @@ def open_device_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[F
         now: wall clock, for certificate validity.
 
     Raises:
-        FrameError: malformed, too long, or the signature is not the sender's.
+        FrameError: malformed, too long, in another encoding than ours, or the signature is not the sender's.
         CertificateError: not a device of this fleet.
     """
     frame, signer = _verify(data, trust, Role.DEVICE, now)
-    return Opened(signer, decode_from_device(frame.body), frame.body, bytes(data), frame.signature)
+    message = decode_from_device(frame.body)
+    _check_canonical(message, frame.body)
+    return Opened(signer, message, frame.body, bytes(data), frame.signature)
 
 
 def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromCoordinator]:
     """Verify and decode a frame from a coordinator; as `open_device_frame`."""
     frame, signer = _verify(data, trust, Role.COORDINATOR, now)
-    return Opened(signer, decode_from_coordinator(frame.body), frame.body, bytes(data), frame.signature)
+    message = decode_from_coordinator(frame.body)
+    _check_canonical(message, frame.body)
+    return Opened(signer, message, frame.body, bytes(data), frame.signature)
 
 
 def verify_signature(public_key: bytes, sender: str, body: bytes, signature: bytes) -> None:
@@ -126,6 +130,12 @@ def verify_signature(public_key: bytes, sender: str, body: bytes, signature: byt
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed_bytes(sender, body))
     except InvalidSignature as error:
         raise FrameError(f"the signature is not {sender}'s") from error
+
+
+def _check_canonical(message: Message, body: bytes) -> None:
+    """One message has one encoding, so that a hash or signature over it can be rebuilt from its content."""
+    if encode(message) != body:
+        raise FrameError(f"a {type(message).__name__} in another encoding than the shortest and complete one")
 
 
 def _verify(data: bytes, trust: FleetTrust, role: Role, now: UnixTime) -> tuple[Frame, Certificate]:

@@ -4,8 +4,8 @@ from typing import Annotated, NewType
 
 from msgspec import Meta, Struct
 
-# 1 to 64 of [a-z0-9_-]: carried by every broker (NATS maps "."), and safe as a topic level. Ends in \Z, because
-# "$" would let a last newline through.
+# 1 to 64 of [a-z0-9_-]: carried by every broker (NATS maps "."), and safe as a topic level. It ends in \Z,
+# because "$" would let a last newline through.
 NAME_PATTERN = r"^[a-z0-9_-]{1,64}\Z"
 
 DeviceId = NewType("DeviceId", str)

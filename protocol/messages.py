@@ -25,6 +25,9 @@ MAX_FRAME = 1_048_576
 MAX_REASON = 200
 """Characters of a reason: enough for a sentence, too few to fill a log."""
 
+MAX_ENTRY = 4096
+"""Bytes of one member's frame in a cohort: the largest certificate, two keys, and room."""
+
 PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Share = Annotated[bytes, Meta(min_length=36, max_length=36)]
@@ -186,7 +189,7 @@ class Stored(Message, frozen=True, tag="stored"):
 class Cohort(RoundMessage, frozen=True, tag="cohort"):
     """U1: the signed `RoundKeys` frames of all members, sorted by device. Bound to T0; chains to T1."""
 
-    members: Annotated[tuple[Annotated[bytes, Meta(max_length=4096)], ...], Meta(max_length=MAX_COHORT)]
+    members: Annotated[tuple[Annotated[bytes, Meta(max_length=MAX_ENTRY)], ...], Meta(max_length=MAX_COHORT)]
 
 
 class ShareSet(RoundMessage, frozen=True, tag="share-set"):

@@ -7,6 +7,7 @@ is missing or wrong ends in `left`, which costs the others at most one recovery.
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 
 class Phase(StrEnum):
@@ -105,9 +106,14 @@ DEVICE_MOVES: Mapping[tuple[Stage, Step], Stage] = {
 }
 
 
-def mermaid(moves: Mapping[tuple[StrEnum, StrEnum], StrEnum], start: StrEnum) -> str:
+PlaceT = TypeVar("PlaceT", bound=StrEnum)
+WhyT = TypeVar("WhyT", bound=StrEnum)
+
+
+def mermaid(moves: Mapping[tuple[PlaceT, WhyT], PlaceT], start: PlaceT) -> str:
     """A Mermaid state diagram of a table, one line per move."""
-    lines = ["stateDiagram-v2", f"    [*] --> {start}"]
-    lines += [f"    {here} --> {there}: {why}" for (here, why), there in moves.items()]
-    ends = sorted(set(moves.values()) - {here for here, _ in moves})
-    return "\n".join([*lines, *(f"    {end} --> [*]" for end in ends)])
+    arrows = [f"    {here} --> {there}: {why}" for (here, why), there in moves.items()]
+    ends: list[str] = sorted(set(moves.values()) - {here for here, _ in moves})
+    return "\n".join(
+        ["stateDiagram-v2", f"    [*] --> {start}", *arrows, *(f"    {end} --> [*]" for end in ends)]
+    )

@@ -61,7 +61,7 @@ def encoding_of(manifest: Manifest) -> UpdateEncoding:
 
 def layout_of(encoding: UpdateEncoding) -> RingLayout:
     """The masked vector's blocks."""
-    return RingLayout(encoding.update_size, encoding.bits, encoding.METRICS_SIZE)
+    return RingLayout(encoding.block_size, encoding.bits, encoding.METRICS_SIZE)
 
 
 # The device's half.

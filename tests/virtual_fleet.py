@@ -36,7 +36,7 @@ NOW = UnixTime(1_700_000_000.0)
 BUNDLE = b"bundle"
 
 
-def manifest_for(  # noqa: PLR0913
+def manifest_for(
     size: int,
     *,
     members: int,
@@ -59,7 +59,7 @@ def manifest_for(  # noqa: PLR0913
         training=Training(max_examples=100),
         eligibility=Eligibility(),
         secure_aggregation=SecureAggregation(
-            bits=bits,
+            bits=bits,  # type: ignore[arg-type]
             clip=10.0,
             corrupt_fraction=corrupt_fraction,
             dropout_fraction=dropout_fraction,
@@ -75,7 +75,10 @@ def manifest_for(  # noqa: PLR0913
 class ForeignDevice(Protocol):
     """A device of another implementation: it speaks in frames alone."""
 
-    upload: bytes
+    @property
+    def upload(self) -> bytes:
+        """Its masked update, when it has offered one."""
+        ...
 
     def handle(self, frame: bytes) -> list[bytes]:
         """What it says to a coordinator's frame."""

@@ -20,6 +20,7 @@ def test_a_device_lost_before_its_shares_is_left_out(phase: Phase) -> None:
     fleet = VirtualFleet(devices=10, size=5).lose("d003", phase=phase)
     assert fleet.run() is Phase.COMMITTED
     assert fleet.commit is not None
+    assert fleet.mean is not None
     assert fleet.commit.survivors == 9
     np.testing.assert_allclose(fleet.mean.mean, fleet.plain_mean(without=("d003",)), atol=1e-5)
 

@@ -13,7 +13,7 @@ ENTROPY = np.random.default_rng(7).bytes
 
 def total(*vectors: EncodedUpdate) -> tuple[np.ndarray, np.ndarray]:
     return (
-        sum((v.update.astype(np.int64) for v in vectors), np.zeros(3, np.int64)),
+        sum((v.update.astype(np.int64) for v in vectors), np.zeros(3 + 4, np.int64)),
         sum((v.metrics.astype(np.int64) for v in vectors), np.zeros(10, np.int64)),
     )
 
@@ -76,11 +76,12 @@ def test_a_loss_above_the_ceiling_counts_as_the_ceiling() -> None:
 def test_sentinels_are_zero_and_a_mask_left_in_is_found() -> None:
     encoded = ENCODING.encode(np.zeros(3, np.float32), COUNTED, ENTROPY)
     assert encoded.metrics[6:].tolist() == [0, 0, 0, 0]
-    update_sum, metrics_sum = total(encoded)
-    metrics_sum[9] += 1
-
-    with pytest.raises(MaskMismatchError, match="sentinel"):
-        ENCODING.decode(update_sum, metrics_sum, members=1)
+    assert encoded.update[3:].tolist() == [0, 0, 0, 0]
+    for block, word in ((1, 9), (0, 3), (0, 6)):
+        sums = total(encoded)
+        sums[block][word] += 1
+        with pytest.raises(MaskMismatchError, match="sentinel"):
+            ENCODING.decode(*sums, members=1)
 
 
 def test_a_sum_without_weight_has_no_mean() -> None:
@@ -108,9 +109,9 @@ def test_an_update_of_another_model_is_refused() -> None:
 
 def test_a_sum_of_another_shape_or_of_too_many_members_is_refused() -> None:
     with pytest.raises(ValueError, match="shapes"):
-        ENCODING.decode(np.zeros(4, np.int64), np.zeros(10, np.int64), members=1)
+        ENCODING.decode(np.zeros(3, np.int64), np.zeros(10, np.int64), members=1)
     with pytest.raises(ValueError, match="5 members"):
-        ENCODING.decode(np.zeros(3, np.int64), np.zeros(10, np.int64), members=5)
+        ENCODING.decode(np.zeros(7, np.int64), np.zeros(10, np.int64), members=5)
 
 
 def test_a_ring_too_small_is_refused_before_any_round() -> None:
