@@ -1,1 +1,1 @@
-"""The operator's commands."""
+"""The operator's commands: start what is below, and watch it."""

@@ -1,0 +1,164 @@
+"""The operator's commands.
+
+What a command needs is imported when it runs: `fedfleet --help` is quick.
+"""
+# ruff: noqa: PLC0415 (see above)
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from console.main import run_program
+from protocol.errors import FedfleetError
+from runtime.command_line import EXIT_WRONG
+
+app = typer.Typer(
+    help="Federated learning for IoT fleets over the MQTT broker they already have.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+plan_app = typer.Typer(help="Plans: what to train and how.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
+
+# They read their own command line, the same one as `python -m coordinator`: it is told once.
+_READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """What has a name is told in a line; only bugs show where they happened."""
+    try:
+        yield
+    except FedfleetError as error:
+        sys.stderr.write(f"fedfleet: {error}\n")
+        raise typer.Exit(EXIT_WRONG) from None
+
+
+@app.command()
+def demo(
+    *,
+    devices: Annotated[int, typer.Option(min=5, max=50, help="Agents to start.")] = 10,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Committed rounds; else the plan's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of first weights and choices.")] = 1,
+    drop: Annotated[int, typer.Option(min=0, help="Agents to kill in the middle of a round.")] = 1,
+    keep: Annotated[Path | None, typer.Option(help="Keep state, logs and data in this new folder.")] = None,
+    json: AsJson = False,
+) -> None:
+    """A whole fleet on this machine: broker, coordinator and agents, on real sensor data."""
+    from console.demo import run
+    from console.demo_run import DemoOptions
+
+    with _named_errors():
+        raise typer.Exit(run(DemoOptions(devices, rounds, seed, drop, keep), json=json))
+
+
+@app.command()
+def broker(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 1883,
+    engine: Annotated[Literal["auto", "mosquitto", "nats"], typer.Option(help="Which program.")] = "auto",
+    username: Annotated[str, typer.Option(help="The one login there is.")] = "fedfleet",
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="Its password; made if the file is not there.", show_default="own state folder"),
+    ] = None,
+) -> None:
+    """A broker for one desk, without encryption; for a fleet use your own."""
+    from rich.console import Console
+
+    from console.serve_broker import default_password_file, serve
+
+    file = (password_file or default_password_file(os.environ, Path.home())).absolute()
+    with _named_errors():
+        asyncio.run(
+            serve(
+                host=host, port=port, engine=engine, username=username, password_file=file, console=Console()
+            )
+        )
+
+
+@app.command(context_settings=_READS_ITSELF, add_help_option=False)
+def coordinator(context: typer.Context) -> None:
+    """Runs the rounds of a fleet; --help tells its options."""
+    raise typer.Exit(run_program("coordinator", context.args))
+
+
+@app.command(context_settings=_READS_ITSELF, add_help_option=False)
+def agent(context: typer.Context) -> None:
+    """Trains on a device when it is free; --help tells its options."""
+    raise typer.Exit(run_program("agent", context.args))
+
+
+@app.command()
+def watch(
+    *,
+    broker: Annotated[list[str] | None, typer.Option(metavar="URL", help="mqtt://host:port.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="Name of the fleet.")] = None,
+    username: Annotated[str | None, typer.Option(help="Password: FEDFLEET_BROKER__PASSWORD.")] = None,
+    json: AsJson = False,
+) -> None:
+    """The live view of any fleet, from its status topics alone."""
+    from console.watch import read_settings, run
+
+    with _named_errors():
+        settings = read_settings(fleet=fleet, urls=broker or (), username=username, environment=os.environ)
+        run(settings, json=json)
+
+
+@plan_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The plan.")] = Path("plan.toml"),
+    *,
+    devices: Annotated[int | None, typer.Option(min=1, help="Devices on offer; else a full round's.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Names every mistake with its fix, or tells what the plan means for a device."""
+    import msgspec
+    from rich.console import Console
+
+    from console.plan_check import check_plan, table
+
+    with _named_errors():
+        figures = check_plan(file, devices)
+        if json:
+            typer.echo(msgspec.json.encode(figures))
+        else:
+            Console().print(table(file, figures))
+
+
+@plan_app.callback()
+def _plan() -> None:
+    """Keeps `check` a command of its own while it is the only one."""
+
+
+@app.command()
+def identities(
+    folder: Annotated[Path, typer.Argument(help="New folder; one folder in it for each name.")],
+    *,
+    fleet: Annotated[str, typer.Option(help="Name of the fleet.")],
+    device: Annotated[list[str] | None, typer.Option(help="Name of a device; repeat it.")] = None,
+    devices: Annotated[int, typer.Option(min=0, help="Or so many, numbered.")] = 0,
+    prefix: Annotated[str, typer.Option(help="Of the numbered ones.")] = "device-",
+) -> None:
+    """A development fleet on the fly: certificates and keys for a coordinator and devices.
+
+    The root's private key is not kept, so nothing can be added later. Provisioning for production, with keys
+    made on the devices, is not part of this version.
+    """
+    from console.identities import device_names, make_fleet
+
+    with _named_errors():
+        made = make_fleet(folder, fleet, [*(device or ()), *device_names(devices, prefix)])
+    typer.echo(f"{len(made) - 1} devices and a coordinator of fleet {fleet}, for development only:")
+    for place in made:
+        typer.echo(f"  --identity {place}")
