@@ -9,6 +9,7 @@ import asyncio
 import base64
 import ctypes
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -262,7 +263,7 @@ class EmbeddedBroker:
             # Clients whose queued bytes need longer are cut off; a slow link is not a broken one.
             write_deadline: "120s"
             jetstream {{ store_dir: "{self._home / "state"}" }}
-            authorization {{ user: "{address.user}", password: "{address.password}" }}
+            authorization {{ user: {json.dumps(address.user)}, password: {json.dumps(address.password)} }}
             mqtt {{
               listen: "{self._listen}:{address.port}"
               ack_wait: "300s"

@@ -23,7 +23,7 @@ from runtime.decisions import FileDecisionLog
 from runtime.entropy import Entropy, SystemEntropy
 from runtime.identity import load_identity
 from runtime.plan_file import load_plan
-from runtime.signals import stop_event
+from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
 
@@ -36,9 +36,9 @@ async def run(settings: CoordinatorSettings) -> None:
     Raises:
         FedfleetError: settings, plan, identity or state are not usable, or the broker refuses.
     """
-    stop = stop_event()
-    async with _composed(settings, SystemClock(), SystemEntropy()) as composed:
-        await composed.run_until(stop)
+    stop, clock = stop_event(), SystemClock()
+    async with _composed(settings, clock, SystemEntropy()) as composed:
+        await run_until(stop, composed.run(stop), clock)
 
 
 @contextlib.asynccontextmanager

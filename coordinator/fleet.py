@@ -56,6 +56,11 @@ class Fleet:
             if not known.lost and self._clock.now() - known.heard <= OFFER_LASTS
         ]
 
+    def is_lost(self, device: DeviceId) -> bool:
+        """Whether its connection was lost and nothing was heard of it since."""
+        known = self._devices.get(device)
+        return known is not None and known.lost
+
     @property
     def newest_seen(self) -> Order:
         """The newest round that any device has entered; a coordinator that lost its state must go beyond."""

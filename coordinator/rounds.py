@@ -29,7 +29,7 @@ from protocol.effects import (
 )
 from protocol.errors import MisuseError, PeerError
 from protocol.frames import Opened, Signer, seal_frame
-from protocol.ids import Order, Seconds
+from protocol.ids import DeviceId, Order, Seconds
 from protocol.messages import DECISION_TOPICS, Decision, FromDevice, Message
 from protocol.phases import Phase
 from protocol.status import RoundStatus
@@ -40,6 +40,10 @@ from runtime.decisions import DecisionLog
 from runtime.driver import Driver
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver, UploadStalledError
+
+GONE_AFTER = 2.0
+"""Seconds a lost device has to come back before its round stops waiting for it. A broker that restarts says
+everybody's will, and a short break of a link is no death."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +80,7 @@ class Round:
         self._commit = commit
         self._driver: Driver[CoordinatorEvent] = Driver(self, self, computer=desk.computer, clock=desk.clock)
         self._receiving: set[asyncio.Task[object]] = set()
+        self._doubts: set[asyncio.Task[None]] = set()
         self._recorded: set[Decision] = set()
         self._log = _log.bind(round=half.order.round)
         self.refused = 0
@@ -83,8 +88,22 @@ class Round:
     async def run(self) -> None:
         """Run the round to its end."""
         self._desk.fleet.on_frame = self._heard
-        self._desk.fleet.on_lost = lambda device: self._driver.feed(Gone(device))
-        await self._driver.run(Begin())
+        self._desk.fleet.on_lost = self._lost
+        try:
+            await self._driver.run(Begin())
+        finally:
+            for task in self._doubts:
+                task.cancel()
+
+    def _lost(self, device: DeviceId) -> None:
+        task = asyncio.create_task(self._give_up_on(device))
+        self._doubts.add(task)
+        task.add_done_callback(self._doubts.discard)
+
+    async def _give_up_on(self, device: DeviceId) -> None:
+        await self._desk.clock.sleep(GONE_AFTER)
+        if self._desk.fleet.is_lost(device):
+            self._driver.feed(Gone(device))
 
     def stop(self, reason: str) -> None:
         """End the round as aborted."""

@@ -88,6 +88,7 @@ class Run:
         self._bundle = artifact.bundle.encode()
         self._bundle_ref = describe(self._bundle)
         self._checkpoint = self._restored()
+        self._weights_ref = describe(self._checkpoint.weights)
         self._result = RoundResult(0, "aborted")
         self._round: Round | None = None
         self._shown: list[tuple[Order, BlobRef]] = []
@@ -101,7 +102,7 @@ class Run:
         state = initial_state(self._plan.server, weights.size)
         return Checkpoint(self._bundle_ref.sha256, 1, 0, raw(weights), raw(state.first), raw(state.second))
 
-    async def run_until(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
         """Run rounds until the plan's rule or until `stop` is set."""
         desk, topics = self._desk, self._desk.topics
         await desk.transport.subscribe(topics.every_offer, desk.fleet.frame_arrived)
@@ -157,9 +158,8 @@ class Run:
         began = self._desk.clock.now()
         self._advance()
         await self._save()
-        weights = self._checkpoint.weights
-        ref = describe(weights)
-        await self._publish(weights, ref)
+        ref = self._weights_ref
+        await self._publish(self._checkpoint.weights, ref)
         half = CoordinatorRound(
             self._manifest(choice, ref),
             choice.invited,
@@ -176,6 +176,8 @@ class Run:
         finally:
             watch.cancel()
         await self._finish(half, ref, self._desk.clock.now() - began)
+        if half.retry_after:
+            await happens(stop, half.retry_after, self._desk.clock)
 
     async def _stop_with(self, stop: asyncio.Event, round_: Round) -> None:
         await stop.wait()
@@ -215,8 +217,8 @@ class Run:
 
     async def _commit(self, effect: Commit) -> None:
         """Mean update → server optimizer → evaluation → checkpoint → the model on disk and on its topic."""
-        weights, state = step(
-            self._plan.server, self._checkpoint.server_state, self._checkpoint.vector, effect.mean.mean
+        weights, state = await asyncio.to_thread(
+            step, self._plan.server, self._checkpoint.server_state, self._checkpoint.vector, effect.mean.mean
         )
         judged = await self._evaluator.evaluate(weights)
         mean = effect.mean
@@ -232,6 +234,7 @@ class Run:
             second=raw(state.second),
             history=(*self._checkpoint.history, outcome),
         )
+        self._weights_ref = await asyncio.to_thread(describe, self._checkpoint.weights)
         await self._save()
         model = await asyncio.to_thread(export_inference, self._artifact.bundle, weights)
         await asyncio.to_thread(self._store.export, model)
@@ -247,7 +250,7 @@ class Run:
             evaluated_accuracy=judged.accuracy,
             clipped=mean.clipped_rate,
             saturated=mean.saturated_rate,
-            model=f"sha256:{describe(self._checkpoint.weights).sha256.hex()}",
+            model=f"sha256:{self._weights_ref.sha256.hex()}",
         )
 
     async def _finish(self, half: CoordinatorRound, weights: BlobRef, seconds: float) -> None:
@@ -264,10 +267,8 @@ class Run:
         self._desk.board.show(self._desk.topics.round_result(half.order), result, expiry=RESULT_LASTS)
         _log.info("round_over", number=half.order.round, result=result.result, reason=result.reason)
         # Devices that come back late still find how the last round ended; the one before is of no use.
-        await self._clear(keep=describe(self._checkpoint.weights).sha256)
+        await self._clear(keep=self._weights_ref.sha256)
         self._shown = [(half.order, weights)]
-        if not committed:
-            await self._desk.clock.sleep(half.retry_after)
 
     # What others see.
 
@@ -289,8 +290,8 @@ class Run:
         self._desk.board.show(self._desk.topics.coordinator_status, status)
 
     def _show_model(self) -> None:
-        weights = self._checkpoint.weights
-        status = ModelStatus(self._checkpoint.round, describe(weights).sha256.hex(), len(weights) // 4)
+        ref = self._weights_ref
+        status = ModelStatus(self._checkpoint.round, ref.sha256.hex(), ref.size // 4)
         self._desk.board.show(self._desk.topics.model_status, status)
 
     async def _publish(self, data: bytes, ref: BlobRef) -> None:

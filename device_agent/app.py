@@ -21,14 +21,14 @@ from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Seconds
 from protocol.messages import FromCoordinator, Manifest, Offer
-from protocol.status import CoordinatorStatus, DeviceState, DeviceStatus, decode_status
+from protocol.status import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, decode_status
 from protocol.topics import Topics
 from runtime.bus import connect_mqtt
 from runtime.clock import Clock, SystemClock, happens
 from runtime.compute import Computer
 from runtime.entropy import Entropy, SystemEntropy
 from runtime.identity import load_identity
-from runtime.signals import stop_event
+from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 
 OFFER_INTERVAL = 60.0
@@ -46,9 +46,9 @@ async def run(settings: AgentSettings) -> None:
     Raises:
         FedfleetError: settings, identity or state are not usable, or the broker refuses this device.
     """
-    stop = stop_event()
-    async with equip(settings, SystemClock(), SystemEntropy()) as equipment:
-        await Agent(equipment).run(stop)
+    stop, clock = stop_event(), SystemClock()
+    async with equip(settings, clock, SystemEntropy()) as equipment:
+        await run_until(stop, Agent(equipment).run(stop), clock)
 
 
 @contextlib.asynccontextmanager
@@ -103,6 +103,7 @@ class Agent:
         self._task: asyncio.Task[None] | None = None
         self._offer_now = asyncio.Event()
         self._rest_until = equipment.clock.now()
+        self._coordinator: tuple[CoordinatorState, int] = ("offline", 0)
         self.refused = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -132,11 +133,11 @@ class Agent:
             rest = self._rest_until - clock.now()
             if rest > 0:
                 await clock.sleep(rest)
-            if self._task is None:
-                await self._offer()
+            await self._offer()
             await happens(self._offer_now, OFFER_INTERVAL * (0.75 + 0.5 * entropy.uniform()), clock)
 
     async def _offer(self) -> None:
+        """Also while it takes part: a coordinator restarted in a round learns of its devices only so."""
         conditions = self._conditions()
         offer = Offer(
             boot=self._with.memory.boot,
@@ -147,7 +148,8 @@ class Agent:
             engines=available_engines(),
             version=version("fedfleet")[:32],
         )
-        self._show("idle", conditions.why)
+        if self._task is None:
+            self._show("idle", conditions.why)
         topic = self._with.topics.offer(self._with.device)
         try:
             await self._with.transport.publish(topic, seal_frame(self._with.identity, offer))
@@ -165,9 +167,11 @@ class Agent:
             self._participation.reconnected()
 
     def _coordinator_changed(self, delivery: Delivery) -> None:
-        """Information only: it makes the agent offer sooner, never do anything else."""
+        """Information only: a coordinator that has just come online makes the agent offer sooner."""
         with contextlib.suppress(PeerError):
-            if decode_status(delivery.payload, CoordinatorStatus).state == "online":
+            status = decode_status(delivery.payload, CoordinatorStatus)
+            before, self._coordinator = self._coordinator, (status.state, status.epoch)
+            if status.state == "online" and self._coordinator != before:
                 self._offer_now.set()
 
     # Taking part.
@@ -230,9 +234,10 @@ class Agent:
     async def _leave(self, reason: str) -> None:
         if self._participation is not None:
             self._participation.leave(reason)
-        if self._task is not None:
-            await asyncio.wait({self._task}, timeout=LEAVE_SECONDS)
-            self._task.cancel()
+        task = self._task
+        if task is not None:
+            await asyncio.wait({task}, timeout=LEAVE_SECONDS)
+            task.cancel()
 
     def _show(self, state: DeviceState, why: str) -> None:
         status = DeviceStatus(state, why, self._with.memory.boot)

@@ -117,6 +117,8 @@ class Participation:
         self._driver.feed(DeviceFailed(reason))
 
     def _decision_arrived(self, delivery: Delivery) -> None:
+        if not delivery.payload:
+            return  # the coordinator takes back what nobody needs any more
         try:
             frame = open_coordinator_frame(delivery.payload, self._with.trust, self._with.clock.unix())
         except PeerError as error:

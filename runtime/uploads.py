@@ -276,16 +276,15 @@ class Uploader:
             self._sending.difference_update(fresh)
 
     async def _send(self, index: int) -> None:
-        begun = self._clock.now()
+        if self._rate is not None:
+            # Before, not after: a link of this rate would have taken as long to carry it.
+            await self._clock.sleep(len(self._chunks[index]) / self._rate)
         frame = _encoder.encode(Chunk(self._ref.sha256, index, self._chunks[index]))
         try:
             await self._transport.publish(self._topic, frame)
         except TransportError as error:
             _log.warning("chunk_not_sent", topic=self._topic, index=index, cause=str(error))
         self._sending.discard(index)
-        if self._rate is not None:
-            due = begun + len(self._chunks[index]) / self._rate
-            await self._clock.sleep(max(0.0, due - self._clock.now()))
 
 
 def _decoded(frame: bytes) -> Chunk:

@@ -40,7 +40,7 @@ def test_the_command_line_overrules_the_environment_which_overrules_the_file(tmp
 
     assert settings.fleet == "from-env"
     assert settings.broker.urls == ("mqtt://option:1",)
-    assert settings.data.path == "examples.npz"
+    assert settings.data.path == tmp_path / "examples.npz"
     assert settings.name is None
 
 
@@ -157,7 +157,7 @@ def test_a_wrong_value_names_its_source_key_and_fix(
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ('fleet = "demo"', "", "fleet is missing; write text matching ^[a-z0-9_-]{1,64}$"),
+        ('fleet = "demo"', "", r"fleet is missing; write text matching ^[a-z0-9_-]{1,64}\Z"),
         (
             "[data]",
             "[data]\nholdout = 2",
