@@ -1,0 +1,121 @@
+"""Who is on offer: an offer expires, a frame renews it, a will of an earlier boot is old news."""
+
+from hand_clock import HandClock
+from virtual_fleet import NOW
+
+from broker.transport import Delivery
+from coordinator.fleet import OFFER_LASTS, Fleet
+from protocol.certificates import FleetTrust, Role
+from protocol.frames import Opened, seal_frame
+from protocol.ids import ORIGIN, DeviceId, Order, UnixTime
+from protocol.messages import Accept, FromDevice, Message, Offer
+from protocol.status import DeviceState, DeviceStatus, encode_status
+from protocol.topics import Topics
+from runtime.entropy import SeededEntropy
+from runtime.identity import FleetAuthority
+
+TOPICS = Topics("test")
+
+
+class WallClock(HandClock):
+    def unix(self) -> UnixTime:
+        return NOW
+
+
+class Yard:
+    """A coordinator's view of one device, `d1`."""
+
+    def __init__(self) -> None:
+        authority = FleetAuthority.create("test", UnixTime(NOW - 1000), SeededEntropy(1).bytes)
+        self.identity = authority.issue("d1", Role.DEVICE)
+        self.clock = WallClock()
+        self.fleet = Fleet(FleetTrust(self.identity.root), self.clock)
+        self.frames: list[Opened[FromDevice]] = []
+        self.lost: list[DeviceId] = []
+        self.fleet.on_frame = self.frames.append
+        self.fleet.on_lost = self.lost.append
+
+    def hear(self, message: Message) -> None:
+        topic = TOPICS.outbox(DeviceId("d1"))
+        self.fleet.frame_arrived(Delivery(topic, seal_frame(self.identity, message), retained=False))
+
+    def offer(self, boot: int = 1, seen: Order = ORIGIN) -> None:
+        self.hear(Offer(boot, seen, idle=True, charging=False, unmetered=True, engines=(), version="0"))
+
+    def presence(self, state: DeviceState, boot: int) -> None:
+        status = encode_status(DeviceStatus(state, boot=boot))
+        self.fleet.status_arrived(Delivery(TOPICS.device_status(DeviceId("d1")), status, retained=True))
+
+    @property
+    def on_offer(self) -> bool:
+        return [candidate.device for candidate in self.fleet.candidates()] == ["d1"]
+
+
+def test_a_device_is_a_candidate_while_its_offer_lasts() -> None:
+    yard = Yard()
+    assert not yard.on_offer
+    yard.offer()
+    assert yard.on_offer
+    (candidate,) = yard.fleet.candidates()
+    assert (candidate.idle, candidate.charging, candidate.unmetered) == (True, False, True)
+
+
+async def test_an_offer_expires_and_any_frame_renews_it() -> None:
+    yard = Yard()
+    yard.offer()
+    await yard.clock.pass_time(OFFER_LASTS)
+    assert yard.on_offer
+    yard.hear(Accept(Order(1, 1, 1), bytes(32)))
+    await yard.clock.pass_time(OFFER_LASTS)
+    assert yard.on_offer
+    await yard.clock.pass_time(1)
+    assert not yard.on_offer
+
+
+def test_a_will_of_this_boot_counts_and_one_of_an_earlier_boot_does_not() -> None:
+    yard = Yard()
+    yard.offer(boot=3)
+    yard.presence("lost", boot=2)
+    assert yard.on_offer
+    yard.presence("training", boot=3)
+    assert yard.on_offer
+    assert yard.lost == []
+    yard.presence("lost", boot=3)
+    assert not yard.on_offer
+    assert yard.lost == ["d1"]
+
+
+def test_a_lost_device_that_speaks_is_back() -> None:
+    yard = Yard()
+    yard.offer()
+    yard.presence("offline", boot=1)
+    assert not yard.on_offer
+    yard.hear(Accept(Order(1, 1, 1), bytes(32)))
+    assert yard.on_offer
+
+
+def test_a_frame_does_not_replace_an_offer() -> None:
+    yard = Yard()
+    yard.hear(Accept(Order(1, 1, 1), bytes(32)))
+    assert not yard.on_offer
+    assert len(yard.frames) == 1  # the round still hears it
+
+
+def test_what_is_not_valid_is_counted_and_dropped() -> None:
+    yard = Yard()
+    yard.fleet.frame_arrived(Delivery(TOPICS.outbox(DeviceId("d1")), b"noise", retained=False))
+    stranger = FleetAuthority.create("test", NOW, SeededEntropy(2).bytes).issue("d1", Role.DEVICE)
+    frame = seal_frame(stranger, Accept(Order(1, 1, 1), bytes(32)))
+    yard.fleet.frame_arrived(Delivery(TOPICS.outbox(DeviceId("d1")), frame, retained=False))
+    assert yard.fleet.refused == 2
+    assert yard.frames == []
+    yard.offer()
+    yard.fleet.status_arrived(Delivery(TOPICS.device_status(DeviceId("d1")), b"noise", retained=True))
+    assert yard.on_offer
+
+
+def test_the_newest_round_that_any_device_has_seen_is_known() -> None:
+    yard = Yard()
+    assert yard.fleet.newest_seen == ORIGIN
+    yard.offer(seen=Order(1, 9, 9))
+    assert yard.fleet.newest_seen == Order(1, 9, 9)
