@@ -18,6 +18,9 @@ from protocol.effects import Work
 from protocol.errors import MisuseError
 from secagg.ring import RingLayout, RingVector
 
+_PIPED = 2**20
+"""Bytes of a vector that still goes through the pipe: making and taking a shared block costs as much."""
+
 
 class Computer:
     """Runs work off the event loop. Use it as a context.
@@ -94,12 +97,11 @@ class _Lent:
 
 def _run_in_process(work: Work) -> object:
     result = work.run()
-    if not isinstance(result, RingVector):
+    if not isinstance(result, RingVector) or result.layout.memory_size <= _PIPED:
         return result
     block = SharedMemory(create=True, size=result.layout.memory_size)
     shared = RingVector.over(result.layout, _memory(block))
-    shared.clear()
-    shared.add(result)
+    shared.add(result)  # fresh memory is zero
     del shared  # the block cannot be closed while arrays view it
     block.close()
     return _Lent(block.name, result.layout)

@@ -5,6 +5,7 @@ salted with the transcript, so that a key never serves two purposes, two pairs o
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Self
@@ -115,9 +116,15 @@ def agree(private: Secret, public: bytes) -> Secret:
         LowOrderPointError: the key is not 32 bytes, or the shared secret is all zero.
     """
     try:
-        return Secret(private.private_key().exchange(X25519PublicKey.from_public_bytes(public)))
+        return Secret(private.private_key().exchange(_parsed(public)))
     except ValueError as error:
         raise LowOrderPointError("a public key must be 32 bytes and not of low order") from error
+
+
+@lru_cache(maxsize=4096)
+def _parsed(public: bytes) -> X25519PublicKey:
+    """Parsing costs half an agreement; a coordinator meets each survivor's key once for every dropout."""
+    return X25519PublicKey.from_public_bytes(public)
 
 
 @dataclass(frozen=True)
