@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from protocol.work import ExpandMasks
+from protocol.coordinator_work import ExpandMasks
 from runtime.compute import Computer
 from secagg import graph, shamir
 from secagg.keys import RoundSecrets, Secret

@@ -15,7 +15,7 @@ from privacy.update import UpdateEncoding
 from protocol.errors import FedfleetError
 from protocol.ids import DeviceId
 from protocol.plan import Plan
-from protocol.work import layout_of
+from protocol.vector import layout_of
 from runtime.plan_file import load_plan
 from secagg import graph
 from secagg.errors import SecAggError

@@ -46,6 +46,7 @@ class Fleet:
         self._away: dict[DeviceId, int] = {}
         self.on_frame: Callable[[Opened[FromDevice]], None] = lambda _frame: None
         self.on_lost: Callable[[DeviceId], None] = lambda _device: None
+        self.on_restarted: Callable[[DeviceId], None] = lambda _device: None
         self.refused = 0
 
     def candidates(self) -> list[Candidate]:
@@ -75,6 +76,9 @@ class Fleet:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
         if isinstance(frame.message, Offer):
+            before = self._devices.get(frame.sender)
+            if before is not None and frame.message.boot > before.offer.boot:
+                self.on_restarted(frame.sender)
             # A will may overtake the offer, above all when both were kept while the coordinator was down.
             lost = self._away.get(frame.sender, -1) >= frame.message.boot
             self._devices[frame.sender] = _Known(frame.message, self._clock.now(), lost)

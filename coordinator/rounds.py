@@ -89,6 +89,8 @@ class Round:
         """Run the round to its end."""
         self._desk.fleet.on_frame = self._heard
         self._desk.fleet.on_lost = self._lost
+        # A restarted agent has none of the round's secrets left: there is nothing to wait for.
+        self._desk.fleet.on_restarted = lambda device: self._driver.feed(Gone(device))
         try:
             await self._driver.run(Begin())
         finally:

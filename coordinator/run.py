@@ -29,7 +29,7 @@ from protocol.messages import Grant, Manifest
 from protocol.phases import Phase
 from protocol.plan import Plan, plan_hash
 from protocol.status import CoordinatorState, CoordinatorStatus, ModelStatus, RoundResult, encode_status
-from protocol.work import encoding_of, layout_of
+from protocol.vector import encoding_of, layout_of
 from runtime.clock import happens
 from runtime.transfers import clear_blob, publish_blob
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, TypeVar
 
 from protocol.chunks import BlobRef
 from protocol.cohort import MemberKeys, keys_of
+from protocol.coordinator_work import AddUpdate, FormedCohort, RecoverKeys, SortMail
 from protocol.effects import Announce, Compute, Effect, Invite, Receive, Send, Uploaded
 from protocol.errors import CohortError, ProtocolError, SecondDecisionError, SetError, TranscriptError
 from protocol.frames import Opened
@@ -34,7 +35,6 @@ from protocol.messages import (
 )
 from protocol.phases import Phase
 from protocol.transcript import extend
-from protocol.work import AddUpdate, FormedCohort, RecoverKeys, SortMail
 from secagg.ring import RingLayout, RingVector
 
 _M = TypeVar("_M", bound=RoundMessage)

@@ -23,6 +23,17 @@ from protocol.coordinator_phases import (
     Recovering,
     Sharing,
 )
+from protocol.coordinator_work import (
+    AddUpdate,
+    Corrections,
+    DecodeSum,
+    ExpandMasks,
+    FormCohort,
+    FormedCohort,
+    RecoverKeys,
+    SortMail,
+    count_masks,
+)
 from protocol.effects import (
     Announce,
     Begin,
@@ -49,19 +60,7 @@ from protocol.ids import DeviceId, Seconds, UnixTime
 from protocol.messages import MAX_REASON, Decline, FromDevice, Manifest, Offer, RoundEnded, encode
 from protocol.phases import COORDINATOR_MOVES, Move, Phase
 from protocol.transcript import begin
-from protocol.work import (
-    AddUpdate,
-    Corrections,
-    DecodeSum,
-    ExpandMasks,
-    FormCohort,
-    FormedCohort,
-    RecoverKeys,
-    SortMail,
-    count_masks,
-    encoding_of,
-    layout_of,
-)
+from protocol.vector import encoding_of, layout_of
 from secagg.pairwise import share_out
 from secagg.ring import RingVector
 

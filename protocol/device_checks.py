@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import check
+from protocol.device_work import Membership
 from protocol.errors import ManifestError, OrderError, ProtocolError, SetError
 from protocol.ids import DeviceId, Order, UnixTime
 from protocol.messages import Manifest
 from protocol.plan import Eligibility
-from protocol.work import Membership, encoding_of
+from protocol.vector import encoding_of
 
 MAX_JUMP = 2**20
 """Rounds a coordinator may skip: years of them, yet one forged high number cannot lock a device out."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from privacy.errors import PrivacyError
 from protocol.device_checks import DeviceContext, check_manifest, check_set, missing_condition
+from protocol.device_work import CheckConfirmations, EncodeUpdate, JoinCohort, Masked, MaskUpdate, Membership
 from protocol.effects import (
     Begin,
     Compute,
@@ -71,15 +72,7 @@ from protocol.messages import (
 )
 from protocol.phases import DEVICE_MOVES, Stage, Step
 from protocol.transcript import begin, extend
-from protocol.work import (
-    CheckConfirmations,
-    EncodeUpdate,
-    JoinCohort,
-    Masked,
-    MaskUpdate,
-    Membership,
-    encoding_of,
-)
+from protocol.vector import encoding_of
 from secagg.keys import RoundSecrets, Secret
 from secagg.ring import RingVector
 

@@ -14,6 +14,8 @@ from virtual_fleet import NOW, Device, VirtualFleet
 from protocol import effects as fx
 from protocol.certificates import Role
 from protocol.cohort import CohortView, read_cohort
+from protocol.coordinator_work import FormCohort
+from protocol.device_work import MaskUpdate
 from protocol.frames import Signer, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Seconds
 from protocol.messages import (
@@ -30,7 +32,6 @@ from protocol.messages import (
     encode,
 )
 from protocol.transcript import begin, extend
-from protocol.work import FormCohort, MaskUpdate
 from runtime.identity import FleetAuthority, Identity
 
 _M = TypeVar("_M", bound=Message)

@@ -38,7 +38,7 @@ from protocol.messages import (
 )
 from protocol.phases import Phase
 from protocol.transcript import begin
-from protocol.work import encoding_of, layout_of
+from protocol.vector import encoding_of, layout_of
 
 FLEET = VirtualFleet(devices=4, size=2)
 TRUST = FLEET.trust

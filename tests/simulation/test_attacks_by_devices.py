@@ -35,7 +35,7 @@ from protocol.messages import (
     UploadOffer,
 )
 from protocol.phases import Phase
-from protocol.work import encoding_of, layout_of
+from protocol.vector import encoding_of, layout_of
 from secagg.errors import RingError, ShareError
 from secagg.keys import Secret, public_key
 

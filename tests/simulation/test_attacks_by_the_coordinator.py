@@ -14,6 +14,7 @@ from privacy.errors import MaskMismatchError
 from privacy.update import MeanUpdate
 from protocol.certificates import Role
 from protocol.chunks import describe
+from protocol.coordinator_work import DecodeSum
 from protocol.device_checks import MAX_JUMP, check_order
 from protocol.device_round import DeviceRound, _Uploading
 from protocol.errors import (
@@ -49,7 +50,7 @@ from protocol.messages import (
 )
 from protocol.plan import SecureAggregation
 from protocol.transcript import extend
-from protocol.work import DecodeSum, encoding_of, layout_of
+from protocol.vector import encoding_of, layout_of
 from runtime.identity import FleetAuthority, Identity
 from secagg.keys import RoundSecrets
 from secagg.pairwise import PairGroup, apply, self_expansion

@@ -8,7 +8,7 @@ from virtual_fleet import VirtualFleet
 from privacy.update import LocalMetrics
 from protocol.ids import DeviceId
 from protocol.phases import Phase
-from protocol.work import encoding_of
+from protocol.vector import encoding_of
 
 PARAMETERS = 3_207  # a small convolutional network for sensor windows
 DEVICES = 10

@@ -33,7 +33,7 @@ from privacy.update import LocalMetrics
 from protocol.chunks import describe as first_describe
 from protocol.ids import DeviceId
 from protocol.phases import Phase
-from protocol.work import encoding_of
+from protocol.vector import encoding_of
 from secagg.graph import parameters
 from secagg.keys import Secret
 from secagg.prg import Keystream

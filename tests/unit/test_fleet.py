@@ -34,6 +34,8 @@ class Yard:
         self.lost: list[DeviceId] = []
         self.fleet.on_frame = self.frames.append
         self.fleet.on_lost = self.lost.append
+        self.restarted: list[DeviceId] = []
+        self.fleet.on_restarted = self.restarted.append
 
     def hear(self, message: Message) -> None:
         topic = TOPICS.outbox(DeviceId("d1"))
@@ -119,3 +121,24 @@ def test_the_newest_round_that_any_device_has_seen_is_known() -> None:
     assert yard.fleet.newest_seen == ORIGIN
     yard.offer(seen=Order(1, 9, 9))
     assert yard.fleet.newest_seen == Order(1, 9, 9)
+
+
+def test_a_new_boot_means_that_the_old_one_is_gone() -> None:
+    yard = Yard()
+    yard.offer(boot=1)
+    yard.offer(boot=1)
+    assert yard.restarted == []
+    yard.offer(boot=2)
+    assert yard.restarted == ["d1"]
+
+
+def test_a_will_that_overtakes_its_offer_counts_until_the_device_shows_itself() -> None:
+    yard = Yard()
+    yard.presence("lost", boot=3)
+    yard.offer(boot=3)
+    assert not yard.on_offer
+    yard.presence("idle", boot=3)
+    assert yard.on_offer
+    yard.presence("lost", boot=3)
+    yard.offer(boot=4)
+    assert yard.on_offer
