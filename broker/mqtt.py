@@ -203,7 +203,7 @@ class MqttTransport:
             self._stale.difference_update(stale)
         if filters := [(topic_filter, max(levels)) for topic_filter, levels in self._filters.items()]:
             codes = await client.subscribe(filters)
-            if denied := [name for (name, _), bad in zip(filters, denials(codes), strict=True) if bad]:
+            if denied := [name for (name, _), bad in zip(filters, denials(codes), strict=False) if bad]:
                 _log.error("subscriptions_denied", filters=denied)
         self._connected(connection)
         for topic in tuple(self._state):

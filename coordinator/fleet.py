@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import structlog
 
@@ -44,10 +45,14 @@ class Fleet:
         self._clock = clock
         self._devices: dict[DeviceId, _Known] = {}
         self._away: dict[DeviceId, int] = {}
+        self.refused = 0
+        self.forget_round()
+
+    def forget_round(self) -> None:
+        """Tell nobody of frames and losses; a round that opens sets these anew."""
         self.on_frame: Callable[[Opened[FromDevice]], None] = lambda _frame: None
         self.on_lost: Callable[[DeviceId], None] = lambda _device: None
         self.on_restarted: Callable[[DeviceId], None] = lambda _device: None
-        self.refused = 0
 
     def candidates(self) -> list[Candidate]:
         """Devices on offer now, with what they said of themselves."""
@@ -62,10 +67,16 @@ class Fleet:
         known = self._devices.get(device)
         return known is not None and known.lost
 
-    @property
-    def newest_seen(self) -> Order:
-        """The newest round that any device has entered; a coordinator that lost its state must go beyond."""
-        return max((known.offer.seen for known in self._devices.values()), default=ORIGIN)
+    def newest_seen(self, corrupt_fraction: float) -> Order:
+        """The newest round that devices have entered; a coordinator that lost its state must go beyond.
+
+        Args:
+            corrupt_fraction: part of the devices that may lie; what only so many claim is not believed, or
+                one device could drive the order to where no other follows.
+        """
+        seen = sorted((known.offer.seen for known in self._devices.values()), reverse=True)
+        liars = ceil(corrupt_fraction * len(seen))
+        return seen[liars] if liars < len(seen) else ORIGIN
 
     def frame_arrived(self, delivery: Delivery) -> None:
         """A frame on some device's offer or outbox topic; what is not valid is counted and dropped."""
@@ -76,16 +87,22 @@ class Fleet:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
         if isinstance(frame.message, Offer):
-            before = self._devices.get(frame.sender)
-            if before is not None and frame.message.boot > before.offer.boot:
-                self.on_restarted(frame.sender)
-            # A will may overtake the offer, above all when both were kept while the coordinator was down.
-            lost = self._away.get(frame.sender, -1) >= frame.message.boot
-            self._devices[frame.sender] = _Known(frame.message, self._clock.now(), lost)
+            self._offered(frame.sender, frame.message)
         elif frame.sender in self._devices:
             known = self._devices[frame.sender]
             known.heard, known.lost = self._clock.now(), False
         self.on_frame(frame)
+
+    def _offered(self, device: DeviceId, offer: Offer) -> None:
+        before = self._devices.get(device)
+        if before is not None and offer.boot < before.offer.boot:
+            return  # an old offer said again, by whomever
+        if before is not None and offer.boot > before.offer.boot:
+            self.on_restarted(device)
+        # A will may overtake the offer, above all when both were kept while the coordinator was down. It is
+        # unsigned, so a second offer outweighs it.
+        lost = self._away.pop(device, -1) >= offer.boot
+        self._devices[device] = _Known(offer, self._clock.now(), lost)
 
     def status_arrived(self, delivery: Delivery) -> None:
         """A device's presence. What was said of an earlier boot is old news."""

@@ -1,5 +1,6 @@
 """The model and how far the run has come, in one file that is there whole or not at all."""
 
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,8 @@ class ModelStore:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
+        # A save whose caller was cancelled goes on in its thread; the next one waits for it.
+        self._saving = threading.Lock()
 
     def load(self, bundle: bytes) -> Checkpoint | None:
         """The run so far, if there is one.
@@ -103,7 +106,8 @@ class ModelStore:
         Raises:
             OSError: the disk refused; the old one stands.
         """
-        write_synced(self.folder / CHECKPOINT_FILE, msgspec.msgpack.encode(checkpoint))
+        with self._saving:
+            write_synced(self.folder / CHECKPOINT_FILE, msgspec.msgpack.encode(checkpoint))
 
     def export(self, model: bytes) -> None:
         """Write the inference model for users."""

@@ -79,7 +79,7 @@ class Round:
         self._half = half
         self._commit = commit
         self._driver: Driver[CoordinatorEvent] = Driver(self, self, computer=desk.computer, clock=desk.clock)
-        self._receiving: set[asyncio.Task[object]] = set()
+        self._receiving: dict[DeviceId, asyncio.Task[object]] = {}
         self._doubts: set[asyncio.Task[None]] = set()
         self._recorded: set[Decision] = set()
         self._log = _log.bind(round=half.order.round)
@@ -94,6 +94,7 @@ class Round:
         try:
             await self._driver.run(Begin())
         finally:
+            self._desk.fleet.forget_round()
             for task in self._doubts:
                 task.cancel()
 
@@ -183,9 +184,10 @@ class Round:
         match effect:
             case Receive():
                 return await self._receive(effect)
-            case StopReceiving():
-                for task in self._receiving:
-                    task.cancel()
+            case StopReceiving(device):
+                for one, task in self._receiving.items():
+                    if device in (None, one):
+                        task.cancel()
             case Commit():
                 await self._commit(effect)
                 return Committed()
@@ -199,15 +201,15 @@ class Round:
     async def _receive(self, effect: Receive) -> CoordinatorEvent:
         task = asyncio.current_task()
         if task is not None:
-            self._receiving.add(task)
+            self._receiving[effect.device] = task
         try:
             data = await self._desk.uploads.receive(effect.device, effect.ref)
         except (UploadStalledError, PeerError) as error:
             self._log.warning("upload_failed", device=effect.device, cause=str(error))
             return UploadFailed(effect.device)
         finally:
-            if task is not None:
-                self._receiving.discard(task)
+            if self._receiving.get(effect.device) is task:
+                del self._receiving[effect.device]
         return Uploaded(effect.device, effect.ref, data)
 
 

@@ -16,7 +16,7 @@ from coordinator.rounds import Desk, Round, decision_topics
 from coordinator.selection import Choice, select
 from coordinator.server_optimizer import initial_state, step
 from coordinator.settings import CoordinatorSettings
-from coordinator.stopping import Outcome, reason_to_stop
+from coordinator.stopping import Outcome, reason_to_stop, without_last_aborts
 from models.artifact import export_inference
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef, describe
@@ -85,6 +85,7 @@ class Run:
         self._trust = trust
         self._generation = generation
         self._chance = chance
+        self._gamma = plan.secure_aggregation.corrupt_fraction
         self._bundle = artifact.bundle.encode()
         self._bundle_ref = describe(self._bundle)
         self._checkpoint = self._restored()
@@ -97,7 +98,7 @@ class Run:
         """The newest checkpoint, or a new run; either way in a new epoch, which fences the last one."""
         kept = self._store.load(self._bundle_ref.sha256)
         if kept is not None:
-            return replace(kept, epoch=kept.epoch + 1)
+            return replace(kept, epoch=kept.epoch + 1, history=without_last_aborts(kept.history))
         weights = self._artifact.weights
         state = initial_state(self._plan.server, weights.size)
         return Checkpoint(self._bundle_ref.sha256, 1, 0, raw(weights), raw(state.first), raw(state.second))
@@ -185,7 +186,7 @@ class Run:
 
     def _advance(self) -> None:
         """Open the next round number, beyond everything any device has seen."""
-        epoch, seen = self._checkpoint.epoch, self._desk.fleet.newest_seen
+        epoch, seen = self._checkpoint.epoch, self._desk.fleet.newest_seen(self._gamma)
         if seen.generation > self._generation:
             raise OutrunError(
                 f"devices know a coordinator certificate of generation {seen.generation}, ours is "

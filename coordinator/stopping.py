@@ -39,6 +39,11 @@ def reason_to_stop(rule: Stopping, history: Sequence[Outcome], seconds: float) -
     return _metric_reason(rule, committed)
 
 
+def without_last_aborts(history: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """A history as a restarted run takes it up: whoever starts it again wants it to try again."""
+    return tuple(history[: len(history) - _aborted_in_a_row(history)])
+
+
 def _aborted_in_a_row(history: Sequence[Outcome]) -> int:
     count = 0
     for outcome in reversed(history):

@@ -104,6 +104,7 @@ class Agent:
         self._offer_now = asyncio.Event()
         self._rest_until = equipment.clock.now()
         self._coordinator: tuple[CoordinatorState, int] = ("offline", 0)
+        self._newest = equipment.memory.seen
         self.refused = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -189,7 +190,8 @@ class Agent:
         if current is not None and message.order == current.round.order:
             current.told(frame)
         elif isinstance(message, Manifest):
-            check_order(message.order, self._with.memory.seen)
+            check_order(message.order, self._newest)
+            self._newest = message.order
             self._invited(Opened(frame.signer, message, frame.body, frame.frame, frame.signature))
 
     def _invited(self, invitation: Opened[Manifest]) -> None:

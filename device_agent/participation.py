@@ -38,7 +38,7 @@ from protocol.effects import (
 from protocol.errors import MisuseError, PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Order
-from protocol.messages import FromCoordinator, Manifest
+from protocol.messages import Decline, FromCoordinator, Manifest
 from protocol.status import DeviceStatus
 from protocol.topics import Topics
 from runtime.clock import Clock
@@ -92,6 +92,7 @@ class Participation:
             self.round, self, computer=equipment.computer, clock=equipment.clock
         )
         self._uploader: Uploader | None = None
+        self._mute = False
         self._log = _log.bind(round=invitation.message.order.round)
 
     async def run(self) -> None:
@@ -133,6 +134,8 @@ class Participation:
         match effect:
             case Remember(order):
                 await self._remember(order)
+            case Say(message) if self._mute and not isinstance(message, Decline):
+                return
             case Say(message):
                 topic = self._with.topics.outbox(self._with.device)
                 try:
@@ -166,13 +169,17 @@ class Participation:
         try:
             await asyncio.to_thread(self._with.memory.remember, order)
         except OSError as error:
-            self.leave(f"the disk refuses to remember the round: {error.strerror}")
+            # Nothing of a round that is not remembered may leave (I2).
+            self._mute = True
+            self._log.error("round_not_remembered", cause=str(error))
+            self.leave("the disk refuses to remember the round")
 
     async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
         try:
             return Fetched(await self._bundle(bundle), await self._pull(weights))
         except (PeerError, TransportError) as error:
-            return DeviceFailed(f"the artifact cannot be fetched: {error}")
+            self._log.warning("artifact_not_fetched", cause=str(error))
+            return DeviceFailed("the artifact cannot be fetched")
 
     async def _bundle(self, ref: BlobRef) -> bytes:
         cached = await asyncio.to_thread(self._with.artifacts.get, ref.sha256)
@@ -202,9 +209,11 @@ class Participation:
                 holdout=settings.data.holdout,
             )
         except TrainingFailedError as error:
-            return DeviceFailed(f"training failed: {error}")
+            # The cause may quote the data or its path; the coordinator is told the kind alone.
+            self._log.warning("training_failed", kind=error.kind, cause=str(error))
+            return DeviceFailed(f"training failed: {error.kind}")
         if result.examples < effect.min_examples:
-            return DeviceFailed(f"{result.examples} examples; the plan wants {effect.min_examples}")
+            return DeviceFailed("too few examples")
         self._log.info("trained", examples=result.examples, seconds=round(result.seconds, 3))
         metrics = LocalMetrics(result.examples, result.evaluated, result.loss_sum, result.correct)
         return Trained(initial, np.frombuffer(result.weights, "<f4"), metrics)

@@ -4,7 +4,8 @@ PrivacyError
 ├── NotFiniteError       a NaN or an infinity: the device stops itself
 ├── QuantizationError    ring, bound and number of members do not fit together: the plan is wrong
 ├── MaskMismatchError    the sum still carries a mask, or a member left the protocol
-└── NoWeightError        nobody in the sum has a weight: there is no mean
+├── NoWeightError        nobody in the sum has a weight: there is no mean
+└── ImplausibleSumError  no honest members could have given this sum
 """
 
 
@@ -26,3 +27,7 @@ class MaskMismatchError(PrivacyError):
 
 class NoWeightError(PrivacyError):
     """The total weight is not positive, so there is no mean."""
+
+
+class ImplausibleSumError(PrivacyError):
+    """A figure of the sum is out of the range that honest members can reach: one of them cheated."""

@@ -8,6 +8,7 @@ Algorithm 1) without anybody's own weight being seen.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.clipping import clamp, clip_l2
-from privacy.errors import MaskMismatchError, NotFiniteError, NoWeightError
+from privacy.errors import ImplausibleSumError, MaskMismatchError, NotFiniteError, NoWeightError
 from privacy.quantization import RoundingBits, dequantize, quantize, scale_for
+
+_FLOAT32_SLACK = 1e-5
+"""Relative: a clamp to a float32 bound and a float64 product may differ by the last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,7 @@ class UpdateEncoding:
         Raises:
             MaskMismatchError: a sentinel is not zero.
             NoWeightError: the weights do not sum to a positive number.
+            ImplausibleSumError: a figure is out of every honest range.
             ValueError: a length or `members` is out of range.
         """
         self._check_shapes(update_sum, metrics_sum, members)
@@ -182,11 +187,11 @@ class UpdateEncoding:
             raise NoWeightError(
                 f"the weights of {members} members sum to {values['weight']}; nobody had examples"
             )
+        total = dequantize(update_sum[: self.update_size], self.scale)
+        self._check_plausible(values, float(np.abs(total).max(initial=0.0)), members)
         evaluated = values["evaluated"]
         return MeanUpdate(
-            mean=(dequantize(update_sum[: self.update_size], self.scale) / values["weight"]).astype(
-                np.float32
-            ),
+            mean=(total / values["weight"]).astype(np.float32),
             examples=values["weight"] * self.max_examples,
             evaluated=evaluated * self.max_examples,
             loss=values["loss"] * self.loss_ceiling / evaluated if evaluated > 0 else None,
@@ -194,6 +199,26 @@ class UpdateEncoding:
             clipped_rate=values["clipped"] / members,
             saturated_rate=values["saturated"] / members,
         )
+
+    def _check_plausible(self, values: Mapping[str, float], largest: float, members: int) -> None:
+        """Honest members' figures are in these ranges, give or take the rounding of each."""
+        slack = members / self.metrics_scale
+        ranges = {
+            "weight": members,
+            "evaluated": members,
+            "loss": values["evaluated"],
+            "correct": values["evaluated"],
+            "clipped": members,
+            "saturated": members,
+        }
+        wild = [name for name, most in ranges.items() if not -slack <= values[name] <= most + slack]
+        reach = self.coordinate_limit * (values["weight"] + slack) + members / self.scale
+        if largest > reach * (1 + _FLOAT32_SLACK):
+            wild.append("update")
+        if wild:
+            raise ImplausibleSumError(
+                f"the sum's {', '.join(wild)} cannot come from {members} honest members"
+            )
 
     def _encode_metrics(
         self, local: LocalMetrics, weight: float, *, clipped: bool, saturated: float

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, TypeVar
 from protocol.chunks import BlobRef
 from protocol.cohort import MemberKeys, keys_of
 from protocol.coordinator_work import AddUpdate, FormedCohort, RecoverKeys, SortMail
-from protocol.effects import Announce, Compute, Effect, Invite, Receive, Send, Uploaded
+from protocol.effects import Announce, Compute, Effect, Invite, Receive, Send, StopReceiving, Uploaded
 from protocol.errors import CohortError, ProtocolError, SecondDecisionError, SetError, TranscriptError
 from protocol.frames import Opened
 from protocol.ids import DeviceId
@@ -101,9 +101,11 @@ class Inviting:
         known = self.keys.get(frame.sender, (b"", keys))[1]
         if known != keys:
             raise SecondDecisionError(f"{frame.sender} shows other keys than before")
-        for key in (keys.mask_key, keys.seal_key, keys.signing_key):
-            if self.shown.setdefault(key, frame.sender) != frame.sender:
+        shown = (keys.mask_key, keys.seal_key, keys.signing_key)
+        for key in shown:
+            if self.shown.get(key, frame.sender) != frame.sender:
                 raise CohortError(f"{frame.sender} shows a key of {self.shown[key]}")
+        self.shown.update(dict.fromkeys(shown, frame.sender))
         self.keys.setdefault(frame.sender, (frame.frame, keys))
 
     def silent(self) -> AbstractSet[DeviceId]:
@@ -253,7 +255,9 @@ class Collecting:
     transcript: bytes
     total: RingVector = field(repr=False)
     deliveries: Mapping[DeviceId, ShareDelivery] = field(default_factory=dict, repr=False)
+    sorting: bool = False
     offered: dict[DeviceId, BlobRef] = field(default_factory=dict)
+    arrived: set[DeviceId] = field(default_factory=set)
     stored: dict[DeviceId, bytes] = field(default_factory=dict)
     waiting: list[Uploaded] = field(default_factory=list, repr=False)
     adding: bool = False
@@ -280,8 +284,18 @@ class Collecting:
 
     def take(self, upload: Uploaded) -> list[Effect]:
         """An upload is complete; one is added at a time, because the sum is changed in place."""
+        if self.offered.get(upload.device) != upload.ref or upload.device in self.arrived:
+            return []  # it was given up meanwhile
+        self.arrived.add(upload.device)
         self.waiting.append(upload)
         return self._add_next()
+
+    def give_up(self, device: DeviceId) -> list[Effect]:
+        """A lost device's place among the uploads goes to the next one; it may offer again."""
+        if device not in self.offered or device in self.arrived:
+            return []
+        del self.offered[device]
+        return [StopReceiving(device)]
 
     def _add_next(self) -> list[Effect]:
         if self.adding or not self.waiting:
@@ -322,7 +336,10 @@ class Collecting:
         silent = sorted(set(devices) - self.offered.keys())
         if not silent:
             return []
+        if not self.deliveries and self.sorting:
+            return [Announce(self.share_set)]
         if not self.deliveries:
+            self.sorting = True
             # Long for a large cohort; `deliver` follows.
             order = self.manifest.order
             return [

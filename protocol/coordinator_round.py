@@ -188,7 +188,7 @@ class CoordinatorRound:
                 return self._heard(frame)
             case Gone(device):
                 self._gone.add(device)
-                return []
+                return self._state.give_up(device) if isinstance(self._state, Collecting) else []
             case Woke():
                 return self._woke(now)
             case Uploaded():
@@ -202,7 +202,8 @@ class CoordinatorRound:
             case Committed():
                 return self._end(Move.QUORUM, "")
             case Stop(reason):
-                return self._end(Move.FAILED, reason)
+                # The model is being stored; what is decided is not taken back.
+                return [] if isinstance(self._state, Committing) else self._end(Move.FAILED, reason)
 
     # Messages.
 
@@ -311,8 +312,8 @@ class CoordinatorRound:
                 self._computing = False
                 self._threshold = result.view.threshold
                 return self._enter(Sharing(self.manifest, result), now)
-            case SortMail(), dict(), Collecting():
-                return state.deliver(result)
+            case SortMail(), dict(), _:
+                return state.deliver(result) if isinstance(state, Collecting) else []
             case AddUpdate(device=device), _, Collecting():
                 return state.added(device)
             case RecoverKeys(), tuple(), Recovering():

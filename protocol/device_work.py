@@ -45,9 +45,9 @@ class EncodeUpdate:
     Raises NotFiniteError before anything of a broken update can leave.
     """
 
-    initial: NDArray[np.float32]
-    trained: NDArray[np.float32]
-    metrics: LocalMetrics
+    initial: NDArray[np.float32] = field(repr=False)
+    trained: NDArray[np.float32] = field(repr=False)
+    metrics: LocalMetrics = field(repr=False)
     encoding: UpdateEncoding
     rounding_key: Secret
     heavy: ClassVar[bool] = False

@@ -5,7 +5,7 @@ process (`Remember`, `Announce`, `Send`) are carried out in the order in which t
 beside them, and each tells its outcome with an event.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -95,7 +95,9 @@ class Receive:
 
 @dataclass(frozen=True)
 class StopReceiving:
-    """Give up the uploads that are still open."""
+    """Give up one device's upload, or all that are still open."""
+
+    device: DeviceId | None = None
 
 
 @dataclass(frozen=True)
@@ -279,9 +281,9 @@ class Trained:
         metrics: of the initial weights on this device's held-out data, and the example count.
     """
 
-    initial: NDArray[np.float32]
-    trained: NDArray[np.float32]
-    metrics: LocalMetrics
+    initial: NDArray[np.float32] = field(repr=False)
+    trained: NDArray[np.float32] = field(repr=False)
+    metrics: LocalMetrics = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,9 @@ class Driver(Generic[EventT]):
         self._alarm: asyncio.Task[None] | None = None
 
     def feed(self, event: EventT) -> None:
-        """Tell the round what happened."""
-        self._events.put_nowait(event)
+        """Tell the round what happened; once it is over nobody listens."""
+        if not self._machine.over:
+            self._events.put_nowait(event)
 
     async def run(self, begin: EventT) -> None:
         """Run the round to its end.
@@ -106,9 +107,18 @@ class Driver(Generic[EventT]):
             self._start(self._pump())
             while not self._machine.over:
                 self._handle(await self._events.get())
+            self._keep_last_words()
             await self._outgoing.join()
             for task in self._tasks:
                 task.cancel()
+
+    def _keep_last_words(self) -> None:
+        """Drop what was queued for devices that need it no more; decisions and a device's farewell stay."""
+        waiting = [self._outgoing.get_nowait() for _ in range(self._outgoing.qsize())]
+        for effect in waiting:
+            self._outgoing.task_done()
+            if isinstance(effect, DURABLE | Say):
+                self._outgoing.put_nowait(effect)
 
     def _handle(self, event: object) -> None:
         for effect in self._machine.handle(event, self._clock.now()):

@@ -71,7 +71,13 @@ def _is_secret(key: str, value: object) -> bool:
 
 def _renderer(stream: TextIO, *, console: bool) -> list[Processor]:
     if console:
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                # The rich one prints local variables, among them shares and whatever else is secret.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(default=str),

@@ -5,7 +5,7 @@ unsigned type that fits. Arithmetic wraps in that type, whose size is a multiple
 modulo 2^b with bits above b that mean nothing and are cut when the vector is packed or read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from typing import Any, Self
 
@@ -73,8 +73,8 @@ class RingVector:
     """
 
     layout: RingLayout
-    metrics: Residues
-    update: Residues
+    metrics: Residues = field(repr=False)
+    update: Residues = field(repr=False)
 
     @classmethod
     def zeros(cls, layout: RingLayout) -> Self:

@@ -26,8 +26,8 @@ class Yard:
     """A coordinator's view of one device, `d1`."""
 
     def __init__(self) -> None:
-        authority = FleetAuthority.create("test", UnixTime(NOW - 1000), SeededEntropy(1).bytes)
-        self.identity = authority.issue("d1", Role.DEVICE)
+        self.authority = FleetAuthority.create("test", UnixTime(NOW - 1000), SeededEntropy(1).bytes)
+        self.identity = self.authority.issue("d1", Role.DEVICE)
         self.clock = WallClock()
         self.fleet = Fleet(FleetTrust(self.identity.root), self.clock)
         self.frames: list[Opened[FromDevice]] = []
@@ -116,11 +116,43 @@ def test_what_is_not_valid_is_counted_and_dropped() -> None:
     assert yard.on_offer
 
 
-def test_the_newest_round_that_any_device_has_seen_is_known() -> None:
+def test_the_newest_round_is_what_more_devices_than_may_lie_have_seen() -> None:
     yard = Yard()
-    assert yard.fleet.newest_seen == ORIGIN
-    yard.offer(seen=Order(1, 9, 9))
-    assert yard.fleet.newest_seen == Order(1, 9, 9)
+    assert yard.fleet.newest_seen(1 / 3) == ORIGIN
+    for name, seen in (("d2", Order(1, 4, 8)), ("d3", Order(1, 4, 9)), ("d4", Order(1, 4, 9))):
+        yard.identity = yard.authority.issue(name, Role.DEVICE)
+        yard.offer(seen=seen)
+    yard.identity = yard.authority.issue("d5", Role.DEVICE)
+    yard.offer(seen=Order(2**32 - 1, 2**53 - 1, 2**53 - 1))
+    assert yard.fleet.newest_seen(1 / 3) == Order(1, 4, 9)
+
+
+def test_an_old_offer_said_again_changes_nothing() -> None:
+    yard = Yard()
+    yard.offer(boot=4)
+    yard.offer(boot=5)
+    yard.restarted.clear()
+    yard.offer(boot=4)
+    yard.offer(boot=5)
+    assert yard.restarted == []
+
+
+def test_one_forged_will_does_not_keep_a_device_out_for_ever() -> None:
+    yard = Yard()
+    yard.offer(boot=1)
+    yard.presence("lost", boot=2**52)
+    assert not yard.on_offer
+    yard.offer(boot=1)
+    yard.offer(boot=1)
+    assert yard.on_offer
+
+
+def test_a_round_that_is_over_hears_nothing() -> None:
+    yard = Yard()
+    yard.fleet.forget_round()
+    yard.offer(boot=1)
+    yard.presence("lost", boot=1)
+    assert (yard.frames, yard.lost) == ([], [])
 
 
 def test_a_new_boot_means_that_the_old_one_is_gone() -> None:

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from privacy.errors import MaskMismatchError, NotFiniteError, NoWeightError, QuantizationError
+from privacy.errors import (
+    ImplausibleSumError,
+    MaskMismatchError,
+    NotFiniteError,
+    NoWeightError,
+    QuantizationError,
+)
 from privacy.update import EncodedUpdate, LocalMetrics, UpdateEncoding
 
 ENCODING = UpdateEncoding(
@@ -117,3 +123,23 @@ def test_a_sum_of_another_shape_or_of_too_many_members_is_refused() -> None:
 def test_a_ring_too_small_is_refused_before_any_round() -> None:
     with pytest.raises(QuantizationError, match="raise bits"):
         UpdateEncoding(3, 8, 1.0, 1.0, max_members=64, max_examples=1, loss_ceiling=1.0)
+
+
+@pytest.mark.parametrize(
+    ("block", "word", "value", "gist"),
+    [
+        (1, 0, 1, "update"),  # next to no weight would blow the mean up
+        (1, 0, 2**30, "weight"),
+        (1, 3, 2**30, "correct"),
+        (1, 2, -(2**20), "loss"),
+        (0, 1, 2**31 - 1, "update"),
+    ],
+)
+def test_a_sum_that_no_honest_member_could_give_is_refused(
+    block: int, word: int, value: int, gist: str
+) -> None:
+    sums = total(ENCODING.encode(np.array([0.5, -0.25, 0.0], np.float32), COUNTED, ENTROPY))
+    sums[block][word] = value
+
+    with pytest.raises(ImplausibleSumError, match=gist):
+        ENCODING.decode(*sums, members=1)

@@ -120,7 +120,8 @@ async def test_many_messages_leave_side_by_side_but_not_all_at_once(monkeypatch:
     assert len(waiting) == MAX_SENDING
     tape.gate.set()
     await running
-    assert len(tape.said) == 3 * MAX_SENDING
+    # The round is over: what had not left, and only resends could have, is dropped.
+    assert MAX_SENDING <= len(tape.said) <= MAX_SENDING + 1
 
 
 async def test_the_run_ends_only_when_the_last_word_has_left() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.stopping import Outcome, reason_to_stop
+from coordinator.stopping import Outcome, reason_to_stop, without_last_aborts
 from protocol.plan import Stopping
 
 
@@ -66,3 +66,9 @@ def test_a_target_is_reached_from_its_own_side(rule: Stopping, history: list[Out
 def test_patience_ends_without_improvement(metric: str, history: list[Outcome], stops: bool) -> None:  # noqa: FBT001
     rule = Stopping(metric=metric, patience=2)  # type: ignore[arg-type]
     assert reason_to_stop(rule, history, 0.0) == (f"{metric} has not improved for 2 rounds" if stops else "")
+
+
+def test_a_restarted_run_forgets_its_last_aborts() -> None:
+    history = [ABORTED, *accuracies(0.5), ABORTED, ABORTED]
+    assert without_last_aborts(history) == (ABORTED, *accuracies(0.5))
+    assert without_last_aborts([ABORTED] * 10) == ()
