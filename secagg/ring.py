@@ -134,7 +134,7 @@ class RingVector:
         Residue i occupies the bits [i·b, (i+1)·b) of the update's bytes, bit j being bit j mod 8 (from the
         least significant) of byte ⌊j/8⌋; bits that remain in the last byte are zero.
         """
-        return self.metrics.tobytes() + _pack_residues(self.update, self.layout)
+        return b"".join((self.metrics.data, _pack_residues(self.update, self.layout)))
 
     def add(self, other: "RingVector") -> None:
         """Add another vector to this one in place.
@@ -178,9 +178,9 @@ def _group(bits: int) -> tuple[int, int]:
     return _WORD_BITS // shared, bits // shared
 
 
-def _pack_residues(update: Residues, layout: RingLayout) -> bytes:
+def _pack_residues(update: Residues, layout: RingLayout) -> bytes | memoryview:
     if _fills_its_type(layout):
-        return update.tobytes()
+        return update.data
     bits = layout.bits
     residues, words = _group(bits)
     groups = -(-update.size // residues)
