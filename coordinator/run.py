@@ -159,6 +159,8 @@ class Run:
         began = self._desk.clock.now()
         self._advance()
         await self._save()
+        # After the save: the new order fences the last round.
+        await asyncio.to_thread(self._desk.decisions.begin)
         ref = self._weights_ref
         await self._publish(self._checkpoint.weights, ref)
         half = CoordinatorRound(

@@ -1,7 +1,7 @@
 """What was decided, as the signed bytes that left, synced before they leave.
 
-A decision that was announced must never be taken differently after a crash (invariant I3). Records are
-appended to one file: a length of 4 bytes (big-endian), then the frame.
+A decision that was announced must never be taken differently after a crash (invariant I3). The open round's
+records are appended to one file: a length of 4 bytes (big-endian), then the frame.
 """
 
 import os
@@ -13,6 +13,10 @@ from typing import Protocol, Self
 class DecisionLog(Protocol):
     """Keeps signed frames."""
 
+    def begin(self) -> None:
+        """Forget the rounds before; they are over, and the order fences them."""
+        ...
+
     def record(self, frame: bytes) -> None:
         """Return once the frame is safe. May block for a disk's sync: call it off the event loop."""
         ...
@@ -23,6 +27,10 @@ class MemoryDecisionLog:
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+
+    def begin(self) -> None:
+        """See `DecisionLog.begin`."""
+        self.frames.clear()
 
     def record(self, frame: bytes) -> None:
         """See `DecisionLog.record`."""
@@ -38,6 +46,10 @@ class FileDecisionLog:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
+
+    def begin(self) -> None:
+        """See `DecisionLog.begin`."""
+        self._file.truncate(0)
 
     def record(self, frame: bytes) -> None:
         """See `DecisionLog.record`."""

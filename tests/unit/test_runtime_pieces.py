@@ -76,6 +76,14 @@ def test_decisions_are_appended_with_their_length(tmp_path: Path) -> None:
     assert (tmp_path / "decisions").read_bytes() == b"\0\0\0\5first\0\0\0\6second\0\0\0\5third"
 
 
+def test_a_new_round_forgets_the_decisions_of_the_last(tmp_path: Path) -> None:
+    with FileDecisionLog(tmp_path / "decisions") as log:
+        log.record(b"first")
+        log.begin()
+        log.record(b"second")
+    assert (tmp_path / "decisions").read_bytes() == b"\0\0\0\6second"
+
+
 def test_a_decision_is_synced_before_record_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bytes] = []
     file = tmp_path / "decisions"
