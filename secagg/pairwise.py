@@ -84,7 +84,7 @@ class SelfGroup:
     def __iter__(self) -> Iterator[Expansion]:
         """Yield the inverse of each device's own expansion."""
         for device, seed in self.seeds:
-            yield self_expansion(seed, transcript=self.transcript, device=device).inverse()
+            yield Expansion(_self_key(seed, self.transcript, device), -1)
 
 
 Work: TypeAlias = Expansion | PairGroup | SelfGroup
@@ -112,8 +112,12 @@ def self_expansion(seed: Secret, *, transcript: bytes, device: str) -> Expansion
 
     key = HKDF(seed, salt=transcript, info="fedfleet/1/self-mask" ‖ encoded id), sign +1.
     """
+    return Expansion(_self_key(seed, transcript, device), 1)
+
+
+def _self_key(seed: Secret, transcript: bytes, device: str) -> Secret:
     label = b"fedfleet/1/self-mask" + encode(device.encode())
-    return Expansion(derive(seed, salt=transcript, label=label, length=MASK_KEY_SIZE), 1)
+    return derive(seed, salt=transcript, label=label, length=MASK_KEY_SIZE)
 
 
 def apply(vector: RingVector, expansions: Iterable[Expansion], *, remove: bool = False) -> None:
