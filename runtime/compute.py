@@ -7,7 +7,6 @@ back is left in shared memory: sending a million words through a pipe takes as l
 
 import asyncio
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -33,11 +32,6 @@ class Computer:
         self.workers = workers
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="compute")
         self._processes: ProcessPoolExecutor | None = None
-
-    @classmethod
-    def with_every_core(cls) -> Self:
-        """One process for each core that this program may use."""
-        return cls(len(os.sched_getaffinity(0)))
 
     async def run(self, work: Work) -> object:
         """The work's result.

@@ -147,11 +147,6 @@ class RingVector:
         np.add(self.metrics, other.metrics, out=self.metrics)
         np.add(self.update, other.update, out=self.update)
 
-    def clear(self) -> None:
-        """Make this vector the neutral element again."""
-        self.metrics.fill(0)
-        self.update.fill(0)
-
     def signed_metrics(self) -> Integers:
         """Return the metrics as int64 in [-2^31, 2^31)."""
         return _centre(self.metrics, METRIC_BITS)

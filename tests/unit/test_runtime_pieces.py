@@ -61,10 +61,6 @@ async def test_the_loop_goes_on_while_work_runs() -> None:
         assert await task is True
 
 
-async def test_every_core_is_counted() -> None:
-    assert Computer.with_every_core().workers == len(os.sched_getaffinity(0))
-
-
 # Decisions.
 
 
