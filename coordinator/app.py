@@ -12,22 +12,22 @@ from coordinator.fleet import Fleet
 from coordinator.model_store import ModelStore
 from coordinator.rounds import Desk
 from coordinator.run import Run
+from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
+from coordinator.state import CoordinatorState, Model
 from protocol.certificates import FleetTrust, Role
+from protocol.chunks import describe
 from protocol.status import CoordinatorStatus
 from protocol.topics import Topics
 from runtime.bus import connect_mqtt
 from runtime.clock import Clock, SystemClock
 from runtime.compute import Computer
-from runtime.decisions import FileDecisionLog
 from runtime.entropy import Entropy, SystemEntropy
 from runtime.identity import load_identity
 from runtime.plan_file import load_plan
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
-
-DECISIONS_FILE = "decisions.log"
 
 
 async def run(settings: CoordinatorSettings) -> None:
@@ -60,12 +60,17 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
     )
     fleet = Fleet(trust, clock)
     board = StatusBoard(transport)
-    store = ModelStore(settings.state)
     evaluator = Evaluator(artifact.bundle.encode(), settings.evaluation.data)
     workers = settings.workers or len(os.sched_getaffinity(0))
     async with contextlib.AsyncExitStack() as stack:
+        state = CoordinatorState(
+            settings.state,
+            describe(artifact.bundle.encode()).sha256,
+            lambda: Model.of(artifact.weights, initial_state(plan.server, artifact.weights.size)),
+            clock,
+        )
+        stack.callback(state.close)
         stack.push_async_callback(evaluator.close)
-        decisions = stack.enter_context(FileDecisionLog(settings.state / DECISIONS_FILE))
         computer = await stack.enter_async_context(Computer(workers))
         uploads = UploadReceiver(
             transport,
@@ -81,11 +86,13 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             board=board,
             fleet=fleet,
             uploads=uploads,
-            decisions=decisions,
+            state=state,
             computer=computer,
             clock=clock,
         )
-        current = Run(desk, settings, plan, artifact, store, evaluator, trust, generation, chance)
+        current = Run(
+            desk, settings, plan, artifact, ModelStore(settings.state), evaluator, trust, generation, chance
+        )
         yield current
 
 

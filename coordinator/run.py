@@ -1,67 +1,72 @@
-"""A run: rounds of one plan, from the newest checkpoint to the stopping rule."""
+"""A run: rounds of one plan, from where the state ends to the stopping rule."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 
 import structlog
-from msgspec.structs import replace
 
-from broker.transport import TransportError
 from coordinator.artifact import Artifact
 from coordinator.evaluation import Evaluator
-from coordinator.model_store import Checkpoint, ModelStore, raw
-from coordinator.rounds import Desk, Round, decision_topics
+from coordinator.high_water import HighWaterMark, beyond
+from coordinator.model_store import ModelStore
+from coordinator.notices import Notices
+from coordinator.round_journal import JournaledRound
+from coordinator.round_replay import JournalMismatchError
+from coordinator.rounds import Desk, Round
 from coordinator.selection import Choice, select
-from coordinator.server_optimizer import initial_state, step
+from coordinator.server_optimizer import step
 from coordinator.settings import CoordinatorSettings
-from coordinator.stopping import Outcome, reason_to_stop, without_last_aborts
+from coordinator.state import Model, NewestRound, Opening, stored_message
+from coordinator.stopping import Outcome, reason_to_stop
 from models.artifact import export_inference
 from protocol.certificates import FleetTrust
-from protocol.chunks import BlobRef, describe
-from protocol.coordinator_round import CoordinatorRound
-from protocol.effects import Commit
-from protocol.errors import FedfleetError
+from protocol.chunks import describe
+from protocol.coordinator_round import CoordinatorRound, aborted_end
+from protocol.effects import Begin, Commit, Effect, Resumed
+from protocol.errors import FedfleetError, MisuseError
 from protocol.frames import seal_frame
-from protocol.ids import DeviceId, Order
-from protocol.messages import Grant, Manifest
+from protocol.ids import DeviceId, Order, Seconds, UnixTime
+from protocol.messages import (
+    Grant,
+    HighWater,
+    Manifest,
+    Message,
+    RoundEnded,
+)
 from protocol.phases import Phase
 from protocol.plan import Plan, plan_hash
-from protocol.status import CoordinatorState, CoordinatorStatus, ModelStatus, RoundResult, encode_status
+from protocol.status import RoundResult
 from protocol.vector import encoding_of, layout_of
+from runtime.blobs import BlobError
 from runtime.clock import happens
-from runtime.transfers import clear_blob, publish_blob
-
-RESULT_LASTS = 30 * 24 * 3600.0
-"""Seconds for which a broker that can keeps the result of a round."""
 
 LOOK_AGAIN = 1.0
 """Seconds between looks at the fleet while too few devices are on offer."""
+
+CONSULT = 3.0
+"""Seconds a starting coordinator waits for the mark on the broker, and for devices to say what they have
+seen, before it believes that its state is the newest. Both come within one, if they come."""
 
 _log = structlog.get_logger(__name__)
 
 
 class OutrunError(FedfleetError):
-    """Devices have taken part in rounds of a newer coordinator certificate."""
+    """Another coordinator of this fleet has come further than this one."""
 
 
 class Run:
-    """Runs rounds until the plan's rule, and keeps the checkpoint.
+    """Runs rounds until the plan's rule, and keeps the state.
 
     Args:
         desk: what the coordinator acts with.
         settings: as the operator set them.
         plan: what to do.
         artifact: what is trained.
-        store: where checkpoint, model and results are kept.
+        store: where model and results are exported to.
         evaluator: judges new models.
         trust: the fleet's root.
         generation: of the coordinator's certificate.
         chance: uniform numbers in [0, 1) for sampling devices.
-
-    Raises:
-        DamagedCheckpointError: the store holds something else.
     """
 
     def __init__(  # noqa: PLR0917 - called once, by the composition root
@@ -77,6 +82,7 @@ class Run:
         chance: Callable[[], float],
     ) -> None:
         self._desk = desk
+        self._state = desk.state
         self._settings = settings
         self._plan = plan
         self._artifact = artifact
@@ -88,36 +94,46 @@ class Run:
         self._gamma = plan.secure_aggregation.corrupt_fraction
         self._bundle = artifact.bundle.encode()
         self._bundle_ref = describe(self._bundle)
-        self._checkpoint = self._restored()
-        self._weights_ref = describe(self._checkpoint.weights)
+        self._weights_ref = describe(self._state.model.weights)
+        self._marks = HighWaterMark(trust, desk.clock)
+        self._outrun = asyncio.Event()
         self._result = RoundResult(0, "aborted")
-        self._round: Round | None = None
-        self._shown: list[tuple[Order, BlobRef]] = []
-
-    def _restored(self) -> Checkpoint:
-        """The newest checkpoint, or a new run; either way in a new epoch, which fences the last one."""
-        kept = self._store.load(self._bundle_ref.sha256)
-        if kept is not None:
-            return replace(kept, epoch=kept.epoch + 1, history=without_last_aborts(kept.history))
-        weights = self._artifact.weights
-        state = initial_state(self._plan.server, weights.size)
-        return Checkpoint(self._bundle_ref.sha256, 1, 0, raw(weights), raw(state.first), raw(state.second))
+        self._half: JournaledRound | None = None
+        self._notices = Notices(desk, store)
+        self._state.journal.on_trouble = self._disk_trouble
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run rounds until the plan's rule or until `stop` is set."""
+        """Run rounds until the plan's rule or until `stop` is set; a round that is open then can be resumed.
+
+        Raises:
+            OutrunError: see there.
+        """
         desk, topics = self._desk, self._desk.topics
+        await desk.transport.subscribe(topics.high_water, self._marks.frame_arrived)
         await desk.transport.subscribe(topics.every_offer, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_outbox, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_device_status, desk.fleet.status_arrived)
         async with desk.transport, desk.board, desk.uploads:
-            await self._save()
-            self._show("online", "starting")
-            self._show_model()
-            await self._publish(self._bundle, self._bundle_ref)
-            reason = await self._rounds(stop)
-            self._show("finished" if reason else "offline", reason)
-            await self._clear(keep=b"")
-            await self._clear_blob(self._bundle_ref)
+            rounds = asyncio.create_task(self._rounds())
+            others = [asyncio.create_task(event.wait()) for event in (stop, self._outrun)]
+            await asyncio.wait({rounds, *others}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (rounds, *others):
+                task.cancel()
+            await asyncio.gather(rounds, *others, return_exceptions=True)
+            if rounds.cancelled() or rounds.exception():
+                open_round = f"round {self._state.round} goes on with the next start" if self._half else ""
+                self._notices.show("offline", open_round)
+            else:
+                self._notices.show("finished", rounds.result())
+                await self._notices.clear(keep=b"")
+                await self._notices.clear_blob(self._bundle_ref)
+        if self._outrun.is_set():
+            raise OutrunError(
+                f"another coordinator of this fleet has come to round {self._marks.newest.order}, this one "
+                f"is at {self._order}; stop one of them"
+            )
+        if not rounds.cancelled():
+            rounds.result()
 
     async def grant(self, device: DeviceId, blob: bytes, chunks: tuple[int, ...]) -> None:
         """Tell a device which chunks to send; what `UploadReceiver` asks for."""
@@ -126,89 +142,187 @@ class Run:
             self._desk.topics.inbox(device), seal_frame(self._desk.signer, message)
         )
 
+    # Starting: is this state the newest there is?
+
+    async def _begin(self) -> None:
+        self._notices.show("online", "starting")
+        kept = self._state.newest_round()
+        await self._consult(is_open=kept is not None and not kept.over)
+        ours = HighWater(self._order, len(kept.decisions) if kept else 0)
+        behind = beyond(self._marks.newest, ours) or self._seen > self._order
+        copied = self._state.restored
+        if behind:
+            # Rolled back: the rounds between are not known any more, and must not be played again.
+            _log.warning("state_is_behind", seen=str(self._seen), state=str(self._order))
+            self._state.epoch = self._seen.epoch + 1
+        elif copied:
+            _log.warning("state_is_a_copy", epoch=self._state.epoch)
+            self._state.epoch += 1
+        await self._state.begin()
+        self._marks.on_rise = self._marked
+        self._store.export_results(self._state.results)
+        await self._export()
+        self._notices.show("online", "starting")
+        self._notices.show_model(self._weights_ref)
+        await self._notices.publish(self._bundle, self._bundle_ref)
+        if kept is not None:
+            await self._go_on(kept, "its state was rolled back or copied" if behind or copied else "")
+
+    async def _consult(self, *, is_open: bool) -> None:
+        """Wait for the mark, and before a round is resumed for what its devices have seen."""
+        ends = self._desk.clock.now() + CONSULT
+        await happens(self._marks.arrived, CONSULT, self._desk.clock)
+        needed = self._plan.selection.min_cohort if is_open else 0
+        while len(self._desk.fleet.candidates()) < needed and self._desk.clock.now() < ends:
+            await self._desk.clock.sleep(CONSULT / 10)
+
+    @property
+    def _seen(self) -> Order:
+        """The newest round that anybody knows of."""
+        return max(self._desk.fleet.newest_seen(self._gamma), self._marks.newest.order)
+
+    def _marked(self, mark: HighWater) -> None:
+        ours = HighWater(self._order, len(self._half.decisions) if self._half else 0)
+        if mark.order > self._order or (self._half and beyond(mark, ours)):
+            self._outrun.set()
+
+    async def _go_on(self, kept: NewestRound, stale: str) -> None:
+        """Resume the open round, or end it where it cannot be; say again how the last one ended."""
+        manifest = stored_message(kept.opening.manifest, Manifest)
+        self._notices.last = (kept.order, manifest.weights)
+        if kept.over:
+            await self._notices.announce(kept.order, *kept.decisions)
+            return
+        ended = _end_of(kept)
+        if ended is not None:
+            await self._aborted(kept.order, ended.reason, 0.0)
+            await self._notices.announce(kept.order, *kept.decisions)
+        elif stale or kept.order.generation != self._generation:
+            # Not told: devices may know another end of it. The next manifest makes them leave.
+            await self._aborted(kept.order, stale or "the coordinator has a new certificate", 0.0)
+        elif manifest.plan != plan_hash(self._plan):
+            await self._give_up(kept.order, "the plan has changed")
+        else:
+            await self._resume(kept, manifest)
+
+    async def _resume(self, kept: NewestRound, manifest: Manifest) -> None:
+        half = self._half_of(manifest, kept.opening)
+        try:
+            unfinished = await half.replay(kept, self._trust)
+        except (JournalMismatchError, BlobError) as error:
+            _log.warning("not_resumed", round=kept.order.round, cause=str(error))
+            await self._give_up(kept.order, "it could not be resumed")
+            return
+        last = kept.events[-1].unix if kept.events else kept.opening.started
+        away = Seconds(max(0.0, self._desk.clock.unix() - last))
+        _log.info("resumed", round=kept.order.round, phase=half.progress.phase, away=round(away, 1))
+        await self._run_round(
+            half, manifest, kept.opening, Resumed(away) if kept.events else Begin(), unfinished
+        )
+
+    async def _give_up(self, order: Order, reason: str) -> None:
+        """End a round that has no half, and tell its devices."""
+        frame = seal_frame(self._desk.signer, aborted_end(order, reason))
+        self._state.record(None, [frame])
+        await self._aborted(order, reason, 0.0)
+        await self._notices.announce(order, frame)
+
     # One round after another.
 
-    async def _rounds(self, stop: asyncio.Event) -> str:
-        """Why the run is over; empty when it was stopped."""
-        while not stop.is_set():
-            reason = reason_to_stop(self._plan.stopping, self._checkpoint.history, self._checkpoint.seconds)
+    async def _rounds(self) -> str:
+        """Why the run is over."""
+        await self._begin()
+        while True:
+            reason = reason_to_stop(self._plan.stopping, self._state.history, self._state.seconds)
             if reason:
                 return reason
-            choice = await self._choose(stop)
-            if choice is not None:
-                await self._run_round(choice, stop)
-        return ""
+            await self._open_round(await self._choose())
 
-    async def _choose(self, stop: asyncio.Event) -> Choice | None:
-        """Wait until enough devices are on offer; None when stopped."""
-        while not stop.is_set():
+    async def _choose(self) -> Choice:
+        """Wait until enough devices are on offer."""
+        while True:
             candidates = self._desk.fleet.candidates()
-            first = not self._checkpoint.history and self._round is None
-            wanted = self._settings.start_when or 0 if first else 0
+            wanted = 0 if self._state.round else self._settings.start_when or 0
             if len(candidates) >= wanted:
                 choice = select(candidates, self._plan.selection, self._chance)
                 if isinstance(choice, Choice):
                     return choice
-                self._show("online", choice.reason)
+                self._notices.show("online", choice.reason)
             else:
-                self._show("online", f"{len(candidates)} of {wanted} devices are on offer")
-            await happens(stop, LOOK_AGAIN, self._desk.clock)
-        return None
+                self._notices.show("online", f"{len(candidates)} of {wanted} devices are on offer")
+            await self._desk.clock.sleep(LOOK_AGAIN)
 
-    async def _run_round(self, choice: Choice, stop: asyncio.Event) -> None:
-        began = self._desk.clock.now()
-        self._advance()
-        await self._save()
-        # After the save: the new order fences the last round.
-        await asyncio.to_thread(self._desk.decisions.begin)
-        ref = self._weights_ref
-        await self._publish(self._checkpoint.weights, ref)
-        half = CoordinatorRound(
-            self._manifest(choice, ref),
-            choice.invited,
-            choice.wanted,
-            self._trust,
+    async def _open_round(self, choice: Choice) -> None:
+        order = self._next_order()
+        manifest = self._manifest(order, choice)
+        opening = Opening(
+            manifest=seal_frame(self._desk.signer, manifest),
+            invited=tuple(choice.invited),
+            wanted=choice.wanted,
             workers=self._desk.computer.workers,
             started=self._desk.clock.unix(),
         )
-        self._show("online", "")
-        self._round = Round(self._desk, half, self._commit)
-        watch = asyncio.create_task(self._stop_with(stop, self._round))
-        try:
-            await self._round.run()
-        finally:
-            watch.cancel()
-        await self._finish(half, ref, self._desk.clock.now() - began)
-        if half.retry_after:
-            await happens(stop, half.retry_after, self._desk.clock)
+        await self._state.open_round(order, opening)
+        await self._run_round(self._half_of(manifest, opening), manifest, opening, Begin(), [])
 
-    async def _stop_with(self, stop: asyncio.Event, round_: Round) -> None:
-        await stop.wait()
-        round_.stop("the coordinator is stopping")
-
-    def _advance(self) -> None:
-        """Open the next round number, beyond everything any device has seen."""
-        epoch, seen = self._checkpoint.epoch, self._desk.fleet.newest_seen(self._gamma)
+    def _next_order(self) -> Order:
+        """The next round number, beyond everything any device has seen."""
+        epoch, seen = self._state.epoch, self._seen
         if seen.generation > self._generation:
             raise OutrunError(
                 f"devices know a coordinator certificate of generation {seen.generation}, ours is "
                 f"{self._generation}; install the newer one"
             )
-        if seen >= Order(self._generation, epoch, self._checkpoint.round + 1):
+        if seen >= Order(self._generation, epoch, self._state.round + 1):
             # This state is older than what devices took part in: a lost or restored folder.
-            _log.warning("state_is_behind", seen=str(seen), epoch=epoch)
+            _log.warning("state_is_behind", seen=str(seen), state=str(self._order))
             epoch = seen.epoch + 1
-        self._checkpoint = replace(self._checkpoint, epoch=epoch, round=self._checkpoint.round + 1)
+        return Order(self._generation, epoch, self._state.round + 1)
 
-    def _manifest(self, choice: Choice, weights: BlobRef) -> Manifest:
+    def _half_of(self, manifest: Manifest, opening: Opening) -> JournaledRound:
+        half = CoordinatorRound(
+            manifest,
+            [DeviceId(name) for name in opening.invited],
+            opening.wanted,
+            self._trust,
+            workers=opening.workers,
+            started=UnixTime(opening.started),
+        )
+        return JournaledRound(half, self._state, self._desk.signer, self._desk.clock)
+
+    async def _run_round(
+        self,
+        half: JournaledRound,
+        manifest: Manifest,
+        opening: Opening,
+        begin: Begin | Resumed,
+        unfinished: Sequence[Effect],
+    ) -> None:
+        await self._notices.publish(self._state.model.weights, self._weights_ref)
+        self._notices.show("online", "")
+        self._half = half
+        invited = [DeviceId(name) for name in opening.invited]
+        await Round(self._desk, opening.manifest, half, invited, self._commit).run(begin, unfinished)
+        order, ended = half.half.order, half.half
+        self._half = None
+        if ended.phase is Phase.COMMITTED:
+            self._notices.show_result(order, self._result)
+        else:
+            await self._aborted(order, ended.reason, half.seconds)
+        # Devices that come back late still find how the last round ended; the one before is of no use.
+        await self._notices.clear(keep=self._weights_ref.sha256)
+        self._notices.last = (order, manifest.weights)
+        await self._desk.clock.sleep(ended.retry_after)
+
+    def _manifest(self, order: Order, choice: Choice) -> Manifest:
         plan = self._plan
         return Manifest(
             fleet=self._settings.fleet,
-            order=self._order,
+            order=order,
             protocol="pairwise",
             plan=plan_hash(plan),
             bundle=self._bundle_ref,
-            weights=weights,
+            weights=self._weights_ref,
             training=plan.training,
             eligibility=plan.selection.eligibility,
             secure_aggregation=plan.secure_aggregation,
@@ -219,29 +333,21 @@ class Run:
         )
 
     async def _commit(self, effect: Commit) -> None:
-        """Mean update → server optimizer → evaluation → checkpoint → the model on disk and on its topic."""
-        weights, state = await asyncio.to_thread(
-            step, self._plan.server, self._checkpoint.server_state, self._checkpoint.vector, effect.mean.mean
+        """Mean update → server optimizer → evaluation → the state → the model on disk and on its topic."""
+        model, mean, half = self._state.model, effect.mean, self._half
+        if half is None:
+            raise MisuseError("no round is open")
+        weights, moments = await asyncio.to_thread(
+            step, self._plan.server, model.server_state, model.vector, mean.mean
         )
         judged = await self._evaluator.evaluate(weights)
-        mean = effect.mean
         outcome = Outcome(
             committed=True,
             accuracy=mean.accuracy if judged.accuracy is None else judged.accuracy,
             loss=mean.loss if judged.loss is None else judged.loss,
         )
-        self._checkpoint = replace(
-            self._checkpoint,
-            weights=raw(weights),
-            first=raw(state.first),
-            second=raw(state.second),
-            history=(*self._checkpoint.history, outcome),
-        )
-        self._weights_ref = await asyncio.to_thread(describe, self._checkpoint.weights)
-        await self._save()
-        model = await asyncio.to_thread(export_inference, self._artifact.bundle, weights)
-        await asyncio.to_thread(self._store.export, model)
-        self._show_model()
+        model = Model.of(weights, moments)
+        ref = await asyncio.to_thread(describe, model.weights)
         self._result = RoundResult(
             round=self._order.round,
             result="committed",
@@ -253,66 +359,39 @@ class Run:
             evaluated_accuracy=judged.accuracy,
             clipped=mean.clipped_rate,
             saturated=mean.saturated_rate,
-            model=f"sha256:{self._weights_ref.sha256.hex()}",
+            seconds=round(half.seconds, 3),
+            bytes_up=_bytes_up(half.half.manifest),
+            model=f"sha256:{ref.sha256.hex()}",
         )
+        await self._state.commit(model, outcome, self._result, half.frame_of(effect.ended))
+        self._weights_ref = ref
+        await self._export()
+        self._notices.show_model(self._weights_ref)
 
-    async def _finish(self, half: CoordinatorRound, weights: BlobRef, seconds: float) -> None:
-        committed = half.phase is Phase.COMMITTED
-        if not committed:
-            self._result = RoundResult(half.order.round, "aborted", reason=half.reason)
-            history = (*self._checkpoint.history, Outcome(committed=False))
-            self._checkpoint = replace(self._checkpoint, history=history)
-        self._checkpoint = replace(self._checkpoint, seconds=self._checkpoint.seconds + seconds)
-        await self._save()
-        size = layout_of(encoding_of(half.manifest)).packed_size
-        result = replace(self._result, seconds=round(seconds, 3), bytes_up=size)
-        await asyncio.to_thread(self._store.append_result, encode_status(result))
-        self._desk.board.show(self._desk.topics.round_result(half.order), result, expiry=RESULT_LASTS)
-        _log.info("round_over", number=half.order.round, result=result.result, reason=result.reason)
-        # Devices that come back late still find how the last round ended; the one before is of no use.
-        await self._clear(keep=self._weights_ref.sha256)
-        self._shown = [(half.order, weights)]
+    async def _export(self) -> None:
+        """The inference model for users."""
+        model = await asyncio.to_thread(export_inference, self._artifact.bundle, self._state.model.vector)
+        await asyncio.to_thread(self._store.export, model)
 
-    # What others see.
+    async def _aborted(self, order: Order, reason: str, seconds: float) -> None:
+        result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3))
+        await self._state.abort(Outcome(committed=False), result)
+        self._notices.show_result(order, result)
 
     @property
     def _order(self) -> Order:
-        return Order(self._generation, self._checkpoint.epoch, self._checkpoint.round)
+        return Order(self._generation, self._state.epoch, self._state.round)
 
-    async def _save(self) -> None:
-        await asyncio.to_thread(self._store.save, self._checkpoint)
+    def _disk_trouble(self, reason: str) -> None:
+        _log.error("disk_trouble", reason=reason)
+        self._notices.show("online", reason and f"{reason}: everything waits until it works again")
 
-    def _show(self, state: CoordinatorState, why: str) -> None:
-        status = CoordinatorStatus(
-            state=state,
-            version=version("fedfleet"),
-            epoch=self._checkpoint.epoch,
-            devices=len(self._desk.fleet.candidates()),
-            why=why,
-        )
-        self._desk.board.show(self._desk.topics.coordinator_status, status)
 
-    def _show_model(self) -> None:
-        ref = self._weights_ref
-        status = ModelStatus(self._checkpoint.round, ref.sha256.hex(), ref.size // 4)
-        self._desk.board.show(self._desk.topics.model_status, status)
+def _end_of(kept: NewestRound) -> RoundEnded | None:
+    """The end that was announced, or was about to be."""
+    last = stored_message(kept.decisions[-1], Message) if kept.decisions else None
+    return last if isinstance(last, RoundEnded) else None
 
-    async def _publish(self, data: bytes, ref: BlobRef) -> None:
-        try:
-            await publish_blob(self._desk.transport, self._desk.topics, data, ref)
-        except TransportError as error:
-            # The transport publishes it again with the next connection; devices wait for it.
-            _log.warning("blob_not_published", cause=str(error))
 
-    async def _clear(self, *, keep: bytes) -> None:
-        """Take what earlier rounds retained off the broker, except the blob that the next one needs."""
-        for order, weights in self._shown:
-            if weights.sha256 != keep:
-                await self._clear_blob(weights)
-            for topic in decision_topics(self._desk.topics, order):
-                with contextlib.suppress(TransportError):
-                    await self._desk.transport.publish(topic, b"", retain=True)
-
-    async def _clear_blob(self, ref: BlobRef) -> None:
-        with contextlib.suppress(TransportError):
-            await clear_blob(self._desk.transport, self._desk.topics, ref)
+def _bytes_up(manifest: Manifest) -> int:
+    return layout_of(encoding_of(manifest)).packed_size

@@ -11,7 +11,17 @@ from typing import ClassVar, Protocol, TypeVar
 from protocol.chunks import BlobRef
 from protocol.cohort import MemberKeys, keys_of
 from protocol.coordinator_work import AddUpdate, FormedCohort, RecoverKeys, SortMail
-from protocol.effects import Announce, Compute, Effect, Invite, Receive, Send, StopReceiving, Uploaded
+from protocol.effects import (
+    Announce,
+    Compute,
+    Effect,
+    Invite,
+    KeepSum,
+    Receive,
+    Send,
+    StopReceiving,
+    Uploaded,
+)
 from protocol.errors import CohortError, ProtocolError, SecondDecisionError, SetError, TranscriptError
 from protocol.frames import Opened
 from protocol.ids import DeviceId
@@ -36,6 +46,10 @@ from protocol.messages import (
 from protocol.phases import Phase
 from protocol.transcript import extend
 from secagg.ring import RingLayout, RingVector
+
+SUM_INTERVAL = 16
+"""Updates after which the running sum is stored and they need not be kept: the disk holds at most so many and
+two sums, and about 1.06 times what was received is written."""
 
 _M = TypeVar("_M", bound=RoundMessage)
 
@@ -310,7 +324,10 @@ class Collecting:
         if device in self.stored:
             raise SecondDecisionError(f"I4: the update of {device} was added twice")
         self.stored[device] = ref.sha256
-        return [Send(device, Stored(self.manifest.order, ref.sha256)), *self.next_upload()]
+        told = Send(device, Stored(self.manifest.order, ref.sha256))
+        if len(self.stored) % SUM_INTERVAL or not self.silent():
+            return [told, *self.next_upload()]
+        return [told, KeepSum(self.total)]
 
     def next_upload(self) -> list[Effect]:
         """The sum is free for the next update."""

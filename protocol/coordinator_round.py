@@ -47,8 +47,9 @@ from protocol.effects import (
     Gone,
     Heard,
     Refuse,
-    Stop,
+    Resumed,
     StopReceiving,
+    SumKept,
     Uploaded,
     UploadFailed,
     WakeAt,
@@ -56,8 +57,8 @@ from protocol.effects import (
 )
 from protocol.errors import MisuseError, PeerError, TranscriptError
 from protocol.frames import Opened
-from protocol.ids import DeviceId, Seconds, UnixTime
-from protocol.messages import MAX_REASON, Decline, FromDevice, Manifest, Offer, RoundEnded, encode
+from protocol.ids import DeviceId, Order, Seconds, UnixTime
+from protocol.messages import MAX_REASON, Decline, Extension, FromDevice, Manifest, Offer, RoundEnded, encode
 from protocol.phases import COORDINATOR_MOVES, Move, Phase
 from protocol.transcript import begin
 from protocol.vector import encoding_of, layout_of
@@ -70,6 +71,16 @@ LAST_RESEND = Seconds(15.0)
 
 RETRY_AFTER = 2.0
 """Seconds a device rests after an aborted round."""
+
+
+def committed_end(order: Order) -> RoundEnded:
+    """What all are told of a round whose model is stored."""
+    return RoundEnded(order, "committed", "", 0.0)
+
+
+def aborted_end(order: Order, reason: str) -> RoundEnded:
+    """What all are told of a round that came to nothing."""
+    return RoundEnded(order, "aborted", reason[:MAX_REASON], RETRY_AFTER)
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,8 @@ class CoordinatorRound:
         self._deadline = Seconds(inf)
         self._resend_at = Seconds(inf)
         self._resend_after = FIRST_RESEND
+        self._began = Seconds(0.0)
+        self._away = 0.0
 
     @property
     def over(self) -> bool:
@@ -183,6 +196,7 @@ class CoordinatorRound:
     def _decide(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911 - one line an event
         match event:
             case Begin():
+                self._began = now
                 return self._enter(self._state, now)
             case Heard(frame):
                 return self._heard(frame)
@@ -199,11 +213,12 @@ class CoordinatorRound:
                 return self._computed(work, result, now)
             case ComputeFailed(work, error):
                 return self._compute_failed(work, error)
+            case SumKept():
+                return self._state.next_upload() if isinstance(self._state, Collecting) else []
             case Committed():
                 return self._end(Move.QUORUM, "")
-            case Stop(reason):
-                # The model is being stored; what is decided is not taken back.
-                return [] if isinstance(self._state, Committing) else self._end(Move.FAILED, reason)
+            case Resumed(away):
+                return self._resumed(away, now)
 
     # Messages.
 
@@ -228,6 +243,22 @@ class CoordinatorRound:
         self._resend_after = Seconds(min(2 * self._resend_after, LAST_RESEND))
         self._resend_at = Seconds(now + self._resend_after)
         return self._state.address(self._state.silent() - self._gone - self._declined)
+
+    def _resumed(self, away: Seconds, now: Seconds) -> list[Effect]:
+        """Extend the phase by the time away, tell everybody, and ask the silent again."""
+        self._away += away
+        if self._lifetime_left(now) <= 0:
+            return self._end(Move.FAILED, "the coordinator was away for too long")
+        self._deadline = Seconds(min(self._deadline, now + self._lifetime_left(now)))
+        self._gone.clear()  # whoever was lost then may be back
+        self._resend_after = FIRST_RESEND
+        self._resend_at = Seconds(now + FIRST_RESEND)
+        extension = [Announce(Extension(self.order, self._t0, self._away))] if self._away else []
+        return [*extension, *self._state.address(self._state.silent() - self._declined)]
+
+    def _lifetime_left(self, now: Seconds) -> float:
+        """Seconds until devices erase the round's secrets; the round's own time stands still while away."""
+        return self.manifest.deadlines.max_lifetime - self._away - (now - self._began)
 
     def _upload_failed(self, device: DeviceId) -> list[Effect]:
         if isinstance(self._state, Collecting):
@@ -278,7 +309,7 @@ class CoordinatorRound:
             raise MisuseError(f"{state.phase} cannot follow here; the table says {self.phase}")
         self._state = state
         duration = getattr(self.manifest.deadlines, self.phase, inf)
-        self._deadline = Seconds(now + duration)
+        self._deadline = Seconds(now + min(duration, self._lifetime_left(now)) if duration < inf else inf)
         self._resend_after = FIRST_RESEND
         self._resend_at = Seconds(now + FIRST_RESEND)
         self._answered[self.phase] = state.answered()
@@ -289,7 +320,7 @@ class CoordinatorRound:
         self.reason = reason[:MAX_REASON]
         committed = self.phase is Phase.COMMITTED
         self.retry_after = 0.0 if committed else RETRY_AFTER
-        ended = RoundEnded(self.order, "committed" if committed else "aborted", self.reason, self.retry_after)
+        ended = committed_end(self.order) if committed else aborted_end(self.order, self.reason)
         return [StopReceiving(), Announce(ended)]
 
     # Computations.
@@ -355,4 +386,4 @@ class CoordinatorRound:
         survivors = len(state.confirmed.survivors)
         dropouts = len(state.confirmed.collected.members) - survivors
         effects = self._enter(Committing(survivors, dropouts), now)
-        return [*effects, Commit(self.order, mean, survivors, dropouts)]
+        return [*effects, Commit(committed_end(self.order), mean, survivors, dropouts)]

@@ -55,9 +55,11 @@ from protocol.messages import (
     Confirmation,
     Confirmations,
     Decline,
+    Extension,
     FromCoordinator,
     FromDevice,
     Grant,
+    HighWater,
     Manifest,
     Message,
     Reveal,
@@ -158,6 +160,7 @@ class DeviceRound:
         self._resend_after = FIRST_RESEND
         self._resend_at = Seconds(0.0)
         self._ends_at = Seconds(0.0)
+        self._extension = 0.0
 
     @property
     def over(self) -> bool:
@@ -242,7 +245,7 @@ class DeviceRound:
 
     # Decisions and deliveries from the coordinator.
 
-    def _told(self, frame: Opened[FromCoordinator], now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911 - one line a message
+    def _told(self, frame: Opened[FromCoordinator], now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911, PLR0912 - one line a message
         message, body = frame.message, frame.body
         if message.order != self.order:
             raise TranscriptError(f"round {message.order} spoke to round {self.order}")
@@ -259,6 +262,10 @@ class DeviceRound:
                 return self._granted(blob, chunks)
             case Stored(blob=blob):
                 return self._stored(blob)
+            case Extension():
+                return self._extended(message, now)
+            case HighWater():
+                raise ProtocolError("a high-water mark is for coordinators")
             case Cohort():
                 return self._on_cohort(message, body)
             case ShareSet():
@@ -385,6 +392,18 @@ class DeviceRound:
         if body != self._invitation:
             raise SecondDecisionError(f"a second manifest for round {self.order}")
         return self._say_again(now)
+
+    def _extended(self, extension: Extension, now: Seconds) -> list[Effect]:
+        """The coordinator was restarted, and may have forgotten what it heard last."""
+        if extension.transcript != self._t0:
+            raise TranscriptError("the extension is of another manifest")
+        if extension.seconds > self.manifest.deadlines.max_lifetime:
+            raise ProtocolError(f"an extension of {extension.seconds:g} s exceeds the round's lifetime")
+        if extension.seconds <= self._extension:
+            return []
+        self._extension = extension.seconds
+        self._resend_after = FIRST_RESEND
+        return self._say_again(now) if self._unanswered else []
 
     def _ended(self, message: RoundEnded) -> list[Effect]:
         self.reason = message.reason

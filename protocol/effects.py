@@ -15,8 +15,9 @@ from privacy.update import LocalMetrics, MeanUpdate
 from protocol.chunks import BlobRef
 from protocol.frames import Opened
 from protocol.ids import DeviceId, Order, Seconds
-from protocol.messages import Decision, FromCoordinator, FromDevice, Manifest, ToDevice
+from protocol.messages import Decision, FromCoordinator, FromDevice, Manifest, RoundEnded, ToDevice
 from protocol.plan import Training
+from secagg.ring import RingVector
 
 
 class Work(Protocol):
@@ -101,10 +102,20 @@ class StopReceiving:
 
 
 @dataclass(frozen=True)
-class Commit:
-    """Apply the mean update to the model, evaluate and store it; answer with `Committed`."""
+class KeepSum:
+    """Store the running sum, which does not change meanwhile; answer with `SumKept`."""
 
-    order: Order
+    total: RingVector = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Apply the mean update to the model, evaluate and store it; answer with `Committed`.
+
+    `ended` is what will be announced then: model, result and end of the round are one transaction.
+    """
+
+    ended: RoundEnded
     mean: MeanUpdate
     survivors: int
     dropouts: int
@@ -169,8 +180,8 @@ class Enter:
 
 
 Effect = (
-    WakeAt | Compute | Refuse | Invite | Announce | Send | Receive | StopReceiving | Commit | Remember | Say
-    | Fetch | Train | Upload | SendChunks | Enter
+    WakeAt | Compute | Refuse | Invite | Announce | Send | Receive | StopReceiving | KeepSum | Commit
+    | Remember | Say | Fetch | Train | Upload | SendChunks | Enter
 )  # fmt: skip
 
 
@@ -237,15 +248,24 @@ class UploadFailed:
 
 
 @dataclass(frozen=True)
+class SumKept:
+    """The running sum is stored, or cannot be for now: both let it go on."""
+
+
+@dataclass(frozen=True)
 class Committed:
     """The model is stored."""
 
 
 @dataclass(frozen=True)
-class Stop:
-    """The operator ends the round."""
+class Resumed:
+    """The coordinator was restarted in the middle of the round; the round's time stood still meanwhile.
 
-    reason: str
+    Attributes:
+        away: for how long, by the wall clock.
+    """
+
+    away: Seconds
 
 
 # Events of the device's half.
@@ -294,6 +314,7 @@ class DeviceFailed:
 
 
 CoordinatorEvent = (
-    Begin | Woke | Computed | ComputeFailed | Heard | Gone | Uploaded | UploadFailed | Committed | Stop
-)
+    Begin | Woke | Computed | ComputeFailed | Heard | Gone | Uploaded | UploadFailed | SumKept | Committed
+    | Resumed
+)  # fmt: skip
 DeviceEvent = Begin | Woke | Computed | ComputeFailed | Told | Reconnected | Fetched | Trained | DeviceFailed

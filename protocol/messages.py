@@ -6,7 +6,8 @@ where a rule says so; that is checked by the round, not here.
 
 Device to coordinator: Offer, Accept, Decline, RoundKeys, SealedShares, UploadOffer, Confirmation, Reveal.
 Coordinator to one device: Manifest, ShareDelivery, Grant, Stored.
-Coordinator to all (decisions): Cohort, ShareSet, SurvivorSet, Confirmations, RoundEnded.
+Coordinator to all (decisions): Cohort, ShareSet, SurvivorSet, Confirmations, Extension, RoundEnded.
+Coordinator to a later self: HighWater.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -17,7 +18,7 @@ from msgspec import Meta, Struct
 from protocol.chunks import BlobRef
 from protocol.errors import FrameError
 from protocol.ids import Hash, Name, Order
-from protocol.plan import MAX_COHORT, Deadlines, Eligibility, SecureAggregation, Training
+from protocol.plan import MAX_COHORT, Deadlines, Duration, Eligibility, SecureAggregation, Training
 
 MAX_FRAME = 1_048_576
 """Bytes of one signed frame: below every default packet limit we met (Mosquitto 2.1: 2,000,000)."""
@@ -210,6 +211,16 @@ class Confirmations(RoundMessage, frozen=True, tag="confirmations"):
     signatures: Annotated[tuple[tuple[Name, Signature], ...], Meta(max_length=MAX_COHORT)]
 
 
+class Extension(RoundMessage, frozen=True, tag="extension"):
+    """The coordinator was away and is back in the same phase, whose end moves by as long. Bound to T0.
+
+    Attributes:
+        seconds: by which the round's phases have been extended, in all; never beyond `max_lifetime`.
+    """
+
+    seconds: Duration
+
+
 class RoundEnded(Message, frozen=True, tag="round-ended"):
     """The round is over; devices erase its secrets.
 
@@ -226,16 +237,32 @@ class RoundEnded(Message, frozen=True, tag="round-ended"):
     retry_after: Annotated[float, Meta(ge=0.0, le=86_400.0)]
 
 
+# Coordinator to a later self.
+
+
+class HighWater(Message, frozen=True, tag="high-water"):
+    """How far the coordinator has come. One that starts on older state finds out by it.
+
+    Attributes:
+        order: the newest round that was opened.
+        decisions: announced in it so far.
+    """
+
+    order: Order
+    decisions: Annotated[int, Meta(ge=0, lt=2**32)]
+
+
 FromDevice = Offer | Accept | Decline | RoundKeys | SealedShares | UploadOffer | Confirmation | Reveal
 ToDevice = Manifest | ShareDelivery | Grant | Stored
-Decision = Cohort | ShareSet | SurvivorSet | Confirmations | RoundEnded
-FromCoordinator = ToDevice | Decision
+Decision = Cohort | ShareSet | SurvivorSet | Confirmations | Extension | RoundEnded
+FromCoordinator = ToDevice | Decision | HighWater
 
 DECISION_TOPICS: dict[type[Message], str] = {
     Cohort: "cohort",
     ShareSet: "share-set",
     SurvivorSet: "survivor-set",
     Confirmations: "confirmations",
+    Extension: "extension",
     RoundEnded: "ended",
 }
 """The last topic level of each decision."""

@@ -90,6 +90,11 @@ class Topics:
         """Filter of one round's decisions."""
         return self.decision(order, "+")
 
+    @property
+    def high_water(self) -> str:
+        """How far the coordinator has come, for a later one; retained."""
+        return f"{self._machines}/coordinator/high-water"
+
     def upload(self, shard: str, device: DeviceId) -> str:
         """Chunks of a device's masked update, device to aggregator."""
         return f"{self._machines}/uploads/{shard}/{device}"

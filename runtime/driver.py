@@ -6,7 +6,7 @@ with an event. The driver ends when the round is over and everything has left.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from privacy.errors import PrivacyError
@@ -96,15 +96,20 @@ class Driver(Generic[EventT]):
         if not self._machine.over:
             self._events.put_nowait(event)
 
-    async def run(self, begin: EventT) -> None:
+    async def run(self, begin: EventT, unfinished: Sequence[Effect] = ()) -> None:
         """Run the round to its end.
+
+        Args:
+            begin: what it is told first.
+            unfinished: effects of an earlier process, to be carried out before.
 
         Raises:
             ExceptionGroup: a bug in an effect; a peer's misbehaviour never gets this far.
         """
-        self.feed(begin)
         async with self._group:
             self._start(self._pump())
+            self._carry_out(unfinished)
+            self.feed(begin)
             while not self._machine.over:
                 self._handle(await self._events.get())
             self._keep_last_words()
@@ -121,7 +126,10 @@ class Driver(Generic[EventT]):
                 self._outgoing.put_nowait(effect)
 
     def _handle(self, event: object) -> None:
-        for effect in self._machine.handle(event, self._clock.now()):
+        self._carry_out(self._machine.handle(event, self._clock.now()))
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
             match effect:
                 case WakeAt(time):
                     self._set_alarm(time)

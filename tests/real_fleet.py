@@ -7,9 +7,10 @@ is ended by its id when the fleet is left; if a test fails, the ends of all logs
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +19,15 @@ from typing import Self, TypeVar
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_plan import examples, plan_text
 
 from broker.address import BrokerAddress
 from broker.embedded import BrokerMissingError, EmbeddedBroker, Engine
 from broker.mqtt import MqttSettings, MqttTransport
 from broker.transport import Delivery
-from coordinator.model_store import CHECKPOINT_FILE, MODEL_FILE, RESULTS_FILE, Checkpoint
+from coordinator.model_store import MODEL_FILE, RESULTS_FILE
+from coordinator.state import JOURNAL_FILE
 from protocol.certificates import Role
 from protocol.errors import FrameError
 from protocol.ids import DeviceId, UnixTime
@@ -281,7 +284,7 @@ class RealFleet:
 
     @property
     def coordinator_state(self) -> Path:
-        """The folder of its checkpoint, model and results."""
+        """The folder of its journal, model and results."""
         return self.folder / "coordinator" / "state"
 
     @property
@@ -289,11 +292,14 @@ class RealFleet:
         """The exported inference model."""
         return self.coordinator_state / MODEL_FILE
 
-    def checkpoint(self) -> Checkpoint:
-        """How far it has come."""
-        return msgspec.msgpack.decode(
-            (self.coordinator_state / CHECKPOINT_FILE).read_bytes(), type=Checkpoint
-        )
+    def kept(self) -> "Kept":
+        """How far it has come, as a bystander may read it at any time."""
+        file = f"file:{self.coordinator_state / JOURNAL_FILE}?mode=ro"
+        with closing(sqlite3.connect(file, uri=True)) as journal:
+            epoch, number, weights = journal.execute("SELECT epoch, round, weights FROM run").fetchone()
+            over = journal.execute("SELECT count(*) FROM rounds WHERE committed IS NOT NULL").fetchone()[0]
+        vector = np.fromfile(self.coordinator_state / "models" / weights.hex(), "<f4")
+        return Kept(epoch, number, over, vector)
 
     def written_results(self) -> list[RoundResult]:
         """The lines of its results file."""
@@ -316,6 +322,16 @@ class RealFleet:
             await auditor.publish(mark, b"")
             await marked.wait()
         return sorted(kept)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a coordinator has stored: its epoch, the newest round, how many are over, the weights."""
+
+    epoch: int
+    round: int
+    over: int
+    vector: NDArray[np.float32]
 
 
 def _is_bug(line: str) -> bool:

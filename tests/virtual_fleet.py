@@ -272,6 +272,8 @@ class VirtualFleet:
                     self._to_device(name, decision)
             case fx.Receive(device, ref):
                 self._receive(device, ref)
+            case fx.KeepSum():
+                self._coordinator(fx.SumKept())
             case fx.Commit(mean=mean):
                 self.mean, self.commit = mean, effect
                 self._coordinator(fx.Committed())

@@ -49,7 +49,7 @@ async def test_two_of_ten_cut_off_before_their_upload(tmp_path: Path, engine: En
         # Everybody's loss is 4 over 4 examples, and half of them were right.
         assert result.loss == pytest.approx(1.0, abs=1e-3)
         assert result.accuracy == pytest.approx(0.5, abs=1e-3)
-        moved = fleet.checkpoint().vector - whole[0].worker.received[0]
+        moved = fleet.kept().vector - whole[0].worker.received[0]
         np.testing.assert_allclose(moved, plain_mean(whole), atol=2e-6)
 
 

@@ -57,7 +57,7 @@ async def test_hostile_frames_are_counted_and_dropped(tmp_path: Path, engine: En
         await fleet.sees_coordinator("finished", why="2 rounds are committed")
         assert await coordinator.ended() == 0
         assert [(one.result, one.survivors) for one in fleet.results()] == [("committed", 5)] * 2
-        moved = fleet.checkpoint().vector - devices[0].worker.received[0]
+        moved = fleet.kept().vector - devices[0].worker.received[0]
         np.testing.assert_allclose(moved, 2 * plain_mean(devices), atol=5e-6)
 
         refusals = [json.loads(line) for line in (tmp_path / "coordinator.log").read_text().splitlines()]

@@ -53,7 +53,7 @@ class Scene:
         assert (first.survivors, first.dropouts) == (5 if victim_counts else 4, dropouts)
         assert (second.survivors, second.dropouts) == (4, 0)
         initial, after_first = self.puppets[0].worker.received
-        after_second = self.fleet.checkpoint().vector
+        after_second = self.fleet.kept().vector
         mean = plain_mean(self.puppets, VICTIM_EXAMPLES if victim_counts else 0)
         np.testing.assert_allclose(after_first - initial, mean, atol=TOLERANCE)
         np.testing.assert_allclose(after_second - after_first, plain_mean(self.puppets), atol=TOLERANCE)

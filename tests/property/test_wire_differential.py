@@ -50,6 +50,8 @@ bodies: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "share-set": (orders, of_size(32), st.lists(names, max_size=3)),
     "survivor-set": (orders, of_size(32), st.lists(names, max_size=3)),
     "confirmations": (orders, of_size(32), pairs(64)),
+    "extension": (orders, of_size(32), st.floats(0, 86_400, exclude_min=True)),
+    "high-water": (orders, st.integers(0, 2**32 - 1)),
     "round-ended": (orders, st.sampled_from(["committed", "aborted"]), TEXT, st.floats(0, 86_400)),
 }
 

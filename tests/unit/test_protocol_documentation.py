@@ -90,6 +90,7 @@ def test_the_topics_are_those_that_the_code_makes() -> None:
         topics.outbox(device),
         topics.inbox(device),
         topics.decision(order, "<decision>").replace("2-3", "<epoch>-<n>"),
+        topics.high_water,
         topics.upload("<shard>", device),
         topics.blob_chunk(bytes(32), 0).replace(f"{'00' * 32}/0", "<sha256>/<i>"),
     }

@@ -11,7 +11,7 @@ from protocol.device_round import DeviceRound
 from protocol.errors import MisuseError
 from protocol.frames import Opened, open_coordinator_frame, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Seconds, UnixTime
-from protocol.messages import Accept, Decline, Manifest, RoundEnded, RoundKeys, UploadOffer
+from protocol.messages import Accept, Decline, Extension, Manifest, RoundEnded, RoundKeys, UploadOffer
 from protocol.phases import Phase
 from protocol.plan import Eligibility
 from secagg.keys import Secret, public_key
@@ -86,20 +86,33 @@ def test_nobody_is_woken_for_a_deadline_that_passed_during_a_computation() -> No
     assert counter.round.phase is Phase.KEYING
 
 
-@pytest.mark.parametrize("phase", [Phase.INVITING, Phase.KEYING])
-def test_the_operator_can_end_a_round_and_nothing_happens_after(phase: Phase) -> None:
+@pytest.mark.parametrize("keying", [False, True])
+def test_a_restart_extends_the_phase_and_asks_the_silent_again(*, keying: bool) -> None:
     counter = Counter()
     counter.tell(fx.Begin())
-    if phase is Phase.KEYING:
+    if keying:
         counter.everybody(Accept)
-    *_, announced = counter.tell(fx.Stop("maintenance " * 50))
+    before = counter.round.progress.deadline
+    first, *rest = counter.tell(fx.Resumed(Seconds(40.0)))
+    assert first == fx.Announce(Extension(counter.round.order, counter.round._t0, 40.0))
+    assert kinds(rest) == ([fx.WakeAt] if keying else [*4 * [fx.Invite], fx.WakeAt])
+    assert counter.round.progress.deadline == before  # the round's own time stood still
+    again, *_ = counter.tell(fx.Resumed(Seconds(2.5)))
+    assert again == fx.Announce(Extension(counter.round.order, counter.round._t0, 42.5))
+
+
+def test_a_round_does_not_outlive_its_devices_secrets() -> None:
+    counter = Counter()
+    counter.tell(fx.Begin())
+    counter.everybody(Accept)
+    lifetime = counter.round.manifest.deadlines.max_lifetime
+    counter.tell(fx.Resumed(Seconds(lifetime - 100)))
+    assert counter.round.progress.deadline == counter.now + 100.0
+    *_, announced = counter.tell(fx.Resumed(Seconds(100.0)))
     assert isinstance(announced, fx.Announce)
     assert isinstance(announced.decision, RoundEnded)
-    assert announced.decision.reason.startswith("maintenance")
-    assert len(announced.decision.reason) <= 200
+    assert announced.decision.reason == "the coordinator was away for too long"
     assert counter.round.over
-    assert counter.tell(fx.Woke()) == []
-    assert counter.hear("d001", Accept) == []
 
 
 def test_a_result_that_nobody_waits_for_is_our_bug() -> None:

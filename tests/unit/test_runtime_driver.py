@@ -29,7 +29,7 @@ def send(number: int) -> fx.Send:
 
 @dataclass
 class Script:
-    """A half that answers each event with what the test wrote down; `Stop` ends it."""
+    """A half that answers each event with what the test wrote down; `Gone` ends it."""
 
     answers: dict[type, list[fx.Effect]]
     heard: list[object] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Script:
     def handle(self, event: object, now: Seconds) -> list[fx.Effect]:
         del now
         self.heard.append(event)
-        self.over = self.over or isinstance(event, fx.Stop)
+        self.over = self.over or isinstance(event, fx.Gone)
         return self.answers.get(type(event), [])
 
 
@@ -72,7 +72,7 @@ class Task:
         return self.work()
 
 
-STOP = fx.Stop("enough")
+STOP = fx.Gone(DeviceId("the end"))
 
 
 async def settled() -> None:
@@ -126,7 +126,7 @@ async def test_many_messages_leave_side_by_side_but_not_all_at_once(monkeypatch:
 
 async def test_the_run_ends_only_when_the_last_word_has_left() -> None:
     tape = Tape(hold=(fx.Announce,))
-    script = Script({fx.Stop: [DECISION]})
+    script = Script({fx.Gone: [DECISION]})
     running = asyncio.create_task(run(script, tape, STOP))
     await settled()
     assert script.over

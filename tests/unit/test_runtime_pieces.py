@@ -14,7 +14,6 @@ from runtime.bus import connect_mqtt
 from runtime.clock import SystemClock
 from runtime.compute import Computer
 from runtime.config import BrokerSettings
-from runtime.decisions import FileDecisionLog, MemoryDecisionLog
 from runtime.entropy import SeededEntropy
 from runtime.files import write_synced
 from runtime.status_board import StatusBoard
@@ -59,40 +58,6 @@ async def test_the_loop_goes_on_while_work_runs() -> None:
         assert not task.done()
         release.set()
         assert await task is True
-
-
-# Decisions.
-
-
-def test_decisions_are_appended_with_their_length(tmp_path: Path) -> None:
-    for frames in ([b"first", b"second"], [b"third"]):
-        with FileDecisionLog(tmp_path / "decisions") as log:
-            for frame in frames:
-                log.record(frame)
-    assert (tmp_path / "decisions").read_bytes() == b"\0\0\0\5first\0\0\0\6second\0\0\0\5third"
-
-
-def test_a_new_round_forgets_the_decisions_of_the_last(tmp_path: Path) -> None:
-    with FileDecisionLog(tmp_path / "decisions") as log:
-        log.record(b"first")
-        log.begin()
-        log.record(b"second")
-    assert (tmp_path / "decisions").read_bytes() == b"\0\0\0\6second"
-
-
-def test_a_decision_is_synced_before_record_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[bytes] = []
-    file = tmp_path / "decisions"
-    monkeypatch.setattr("runtime.decisions.os.fsync", lambda _: synced.append(file.read_bytes()))
-    with FileDecisionLog(file) as log:
-        log.record(b"x")
-    assert synced == [b"\0\0\0\1x"]
-
-
-def test_the_tests_log_remembers_frames() -> None:
-    log = MemoryDecisionLog()
-    log.record(b"x")
-    assert log.frames == [b"x"]
 
 
 # Files.

@@ -1,0 +1,305 @@
+"""What a coordinator must not forget: the run, the open round, the models.
+
+One journal, and two folders of blobs. Model, round end and result are one transaction, as is an event of the
+open round with the decisions that came of it. Blobs are written before the row that names them, and removed
+after the row that did.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, TypeVar, cast
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from coordinator.server_optimizer import ServerState
+from coordinator.stopping import Outcome, without_last_aborts
+from protocol.errors import FedfleetError, MisuseError
+from protocol.frames import Frame
+from protocol.ids import Name, Order, UnixTime
+from protocol.messages import Message, decode_from_coordinator
+from protocol.plan import MAX_COHORT
+from protocol.status import RoundResult, encode_status
+from runtime.blobs import BlobStore
+from runtime.clock import Clock
+from runtime.journal import Journal, Statement
+
+_M = TypeVar("_M", bound=Message)
+
+JOURNAL_FILE = "coordinator.db"
+
+KEPT_MODELS = 3
+"""Weights of so many committed rounds stay on disk: enough to go back a step, and bounded."""
+
+
+class OtherModelError(FedfleetError):
+    """The state belongs to another model or loss than the plan's."""
+
+
+class Opening(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a round began: all that its half is made of.
+
+    Attributes:
+        manifest: the signed frame.
+        invited: devices.
+        wanted: cohort size at which keying ends early.
+        workers: into how many parts unmasking is cut.
+        started: wall clock, for certificate validity.
+    """
+
+    manifest: bytes
+    invited: Annotated[tuple[Name, ...], Meta(max_length=MAX_COHORT)]
+    wanted: int
+    workers: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One event of the open round.
+
+    Attributes:
+        time: seconds of the round's own time.
+        unix: wall clock.
+        entry: the event, see `coordinator.round_journal`.
+    """
+
+    time: float
+    unix: UnixTime
+    entry: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NewestRound:
+    """The newest round that was opened.
+
+    Attributes:
+        order: its place in history.
+        opening: how it began.
+        over: whether it was closed.
+        events: all that it was told; empty when it is over.
+        decisions: signed frames that it announced, in order.
+    """
+
+    order: Order
+    opening: Opening
+    over: bool
+    events: Sequence[Recorded]
+    decisions: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The global model and the server optimizer's moments, each raw little-endian float32."""
+
+    weights: bytes = field(repr=False)
+    first: bytes = field(repr=False)
+    second: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, weights: NDArray[np.float32], state: ServerState) -> "Model":
+        """From float32 vectors (d,)."""
+        return cls(raw(weights), raw(state.first), raw(state.second))
+
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """The weights, float32 (d,)."""
+        return np.frombuffer(self.weights, "<f4")
+
+    @property
+    def server_state(self) -> ServerState:
+        """The server optimizer's state."""
+        return ServerState(np.frombuffer(self.first, "<f4"), np.frombuffer(self.second, "<f4"))
+
+
+def raw(vector: NDArray[np.float32]) -> bytes:
+    """A vector as it is stored and sent: little-endian float32."""
+    return np.ascontiguousarray(vector, "<f4").tobytes()
+
+
+def stored_message(frame: bytes, kind: type[_M]) -> _M:
+    """What one of our own stored frames says.
+
+    Raises:
+        MisuseError: it is of another kind.
+    """
+    message = decode_from_coordinator(msgspec.msgpack.decode(frame, type=Frame).body)
+    if not isinstance(message, kind):
+        raise MisuseError(f"the state holds a {type(message).__name__} for a {kind.__name__}")
+    return message
+
+
+class CoordinatorState:
+    """The state of one run.
+
+    Args:
+        folder: made if it does not exist.
+        bundle: hash of the artifact that the plan builds.
+        initial: makes the first model of a new run.
+        clock: waits when the disk is full.
+
+    Attributes:
+        epoch: of the coordinator; raised when the state is known to be a copy.
+        round: number of the newest round, 0 before the first.
+        model: the newest.
+        history: how every round ended.
+        seconds: all rounds took.
+        restored: the file is a copy, from a backup perhaps.
+        spool: masked updates that are in no stored sum yet, and the newest sum.
+
+    Raises:
+        JournalError: the file is in use, damaged or of a newer release; it is left untouched.
+        OtherModelError: see there.
+        BlobError: a model's file is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, bundle: bytes, initial: Callable[[], Model], clock: Clock) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = folder / JOURNAL_FILE
+        self.journal = Journal(self._file, files("coordinator") / "sql", clock)
+        try:
+            self.spool = BlobStore(folder / "spool")
+            self._models = BlobStore(folder / "models")
+            self.history: tuple[Outcome, ...] = ()
+            self.results: list[str] = []
+            self.seconds = 0.0
+            self._load(bundle, initial)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the files; what was not flushed is forgotten."""
+        self.journal.close()
+
+    # Reading, at the start.
+
+    def _load(self, bundle: bytes, initial: Callable[[], Model]) -> None:
+        rows = self.journal.select("read_run")
+        self._new = not rows
+        if not rows:
+            self.epoch, self.round, self.restored = 1, 0, False
+            self.model, self._bundle = initial(), bundle
+            return
+        kept, home, epoch, number, *model = cast("tuple[bytes, int, int, int, bytes, bytes, bytes]", rows[0])
+        if kept != bundle:
+            raise OtherModelError(
+                f"{self._file} belongs to another model or loss than the plan's; choose another state folder"
+            )
+        self.restored = home != self._home
+        self.epoch, self.round = epoch, number
+        self.model = Model(*(self._models.get(name) for name in model))
+        self._read_outcomes()
+
+    def _read_outcomes(self) -> None:
+        for row in self.journal.select("read_outcomes"):
+            committed, accuracy, loss, seconds, result = cast("tuple[int, float, float, float, str]", row)
+            self.history = (*self.history, Outcome(committed=bool(committed), accuracy=accuracy, loss=loss))
+            self.seconds += seconds
+            self.results.append(result)
+        # Whoever starts it again wants it to try again.
+        self.history = without_last_aborts(self.history)
+
+    @property
+    def _home(self) -> int:
+        return self._file.stat().st_ino
+
+    def newest_round(self) -> NewestRound | None:
+        """The newest round, open or over; None before the first."""
+        rows = self.journal.select("read_newest_round")
+        if not rows:
+            return None
+        generation, epoch, number, opening, committed = cast(
+            "tuple[int, int, int, bytes, int | None]", rows[0]
+        )
+        events = cast("list[tuple[float, float, bytes]]", self.journal.select("read_events"))
+        decisions = cast("list[tuple[bytes]]", self.journal.select("read_decisions"))
+        return NewestRound(
+            Order(generation, epoch, number),
+            msgspec.msgpack.decode(opening, type=Opening),
+            committed is not None,
+            [Recorded(time, UnixTime(unix), entry) for time, unix, entry in events],
+            [frame for (frame,) in decisions],
+        )
+
+    # Writing.
+
+    async def begin(self) -> None:
+        """Store a new run, or the present home of a copied one."""
+        if self._new:
+            names = await self._put(self.model)
+            self.journal.append(
+                ("begin_run", {"bundle": self._bundle, "home": self._home, "epoch": self.epoch, **names})
+            )
+        else:
+            self.journal.append(("set_epoch", {"epoch": self.epoch, "home": self._home}))
+        await self.journal.flushed()
+
+    async def open_round(self, order: Order, opening: Opening) -> None:
+        """Begin a round: nothing of it may be said before this returns."""
+        self.epoch, self.round = order.epoch, order.round
+        place = {"number": order.round, "epoch": order.epoch, "generation": order.generation}
+        self.journal.append(
+            ("forget_events", {}),
+            ("forget_decisions", {}),
+            ("forget_openings", {"number": order.round - 1}),
+            ("set_round", {"epoch": order.epoch, "round": order.round}),
+            ("open_round", {**place, "opening": msgspec.msgpack.encode(opening)}),
+        )
+        await self.journal.flushed()
+        await asyncio.to_thread(self.spool.keep_only, ())
+
+    def record(self, event: Recorded | None, decisions: Sequence[bytes]) -> None:
+        """Queue an event of the open round and the decisions that came of it, as one unit."""
+        rows: list[Statement] = [("add_decision", {"frame": frame}) for frame in decisions]
+        if event is not None:
+            rows.append(("add_event", {"time": event.time, "unix": event.unix, "entry": event.entry}))
+        if rows:
+            self.journal.append(*rows)
+
+    async def commit(self, model: Model, outcome: Outcome, result: RoundResult, ended: bytes) -> None:
+        """Store the new model, the end of the open round, its result and what will be announced of it."""
+        names = await self._put(model)
+        self.journal.append(
+            ("set_model", names),
+            ("add_model", {"round": self.round, "weights": names["weights"]}),
+            ("forget_models", {"round": self.round - KEPT_MODELS}),
+            ("add_decision", {"frame": ended}),
+            *self._closing(outcome, result),
+        )
+        self.model = model
+        await self.journal.flushed()
+        kept = {cast("bytes", weights) for (weights,) in self.journal.select("read_models")}
+        await asyncio.to_thread(self._models.keep_only, kept | set(names.values()))
+
+    async def abort(self, outcome: Outcome, result: RoundResult) -> None:
+        """Store the end of the open round, which came to nothing."""
+        self.journal.append(*self._closing(outcome, result))
+        await self.journal.flushed()
+
+    def _closing(self, outcome: Outcome, result: RoundResult) -> list[Statement]:
+        line = encode_status(result).decode()
+        self.history = (*self.history, outcome)
+        self.results.append(line)
+        self.seconds += result.seconds
+        values = {
+            "accuracy": outcome.accuracy,
+            "loss": outcome.loss,
+            "seconds": result.seconds,
+            "result": line,
+        }
+        return [
+            ("forget_events", {}),
+            ("close_round", {"number": self.round, "committed": outcome.committed, **values}),
+        ]
+
+    async def _put(self, model: Model) -> dict[str, bytes]:
+        return {
+            name: await asyncio.to_thread(self._models.put, getattr(model, name))
+            for name in ("weights", "first", "second")
+        }
