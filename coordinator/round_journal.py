@@ -127,6 +127,8 @@ class JournaledRound:
 
     def handle(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:
         """See `runtime.driver.Machine`; writes the event and new decisions down."""
+        if self.half.over:
+            return []
         time = Seconds(now - self._origin)
         effects = self.half.handle(event, time)
         new = [effect.decision for effect in effects if _is_new(effect, self._frames)]

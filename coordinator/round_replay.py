@@ -5,7 +5,7 @@ collected, to be begun anew; other effects are not carried out.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -29,7 +29,7 @@ from coordinator.round_entries import (
     name_of,
     newest_sum,
 )
-from coordinator.state import NewestRound, Recorded
+from coordinator.state import NewestRound
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.coordinator_round import CoordinatorRound
@@ -54,8 +54,8 @@ from protocol.effects import (
     Woke,
     Work,
 )
-from protocol.errors import FedfleetError
-from protocol.frames import Frame, Opened, open_device_frame
+from protocol.errors import FedfleetError, PeerError
+from protocol.frames import Frame, Opened, reopen_device_frame
 from protocol.ids import DeviceId, Seconds
 from protocol.messages import Decision, FromDevice, encode
 from runtime.blobs import BlobStore
@@ -106,27 +106,29 @@ class Replay:
             BlobError: a stored update or sum is missing or damaged.
         """
         try:
-            entries = [decode_entry(event.entry) for event in self._kept.events]
-        except UnknownEntryError as error:
-            raise JournalMismatchError(str(error)) from error
-        self._sum, self._summed = newest_sum(entries)
-        for recorded, entry in zip(self._kept.events, entries, strict=True):
-            self.spooled.follow(entry)
-            event = await self._event(recorded, entry)
-            for effect in self._half.handle(event, Seconds(recorded.time)):
-                self._follow(effect)
+            await self._fold([decode_entry(event.entry) for event in self._kept.events])
+        except (UnknownEntryError, PeerError) as error:
+            raise JournalMismatchError(f"another release wrote it: {error}") from error
         if self._announced < len(self._kept.decisions):
             raise JournalMismatchError("it announced more than follows from what it heard")
 
+    async def _fold(self, entries: Sequence[Entry]) -> None:
+        self._sum, self._summed = newest_sum(entries)
+        for recorded, entry in zip(self._kept.events, entries, strict=True):
+            self.spooled.follow(entry)
+            event = await self._event(entry)
+            for effect in self._half.handle(event, Seconds(recorded.time)):
+                self._follow(effect)
+
     # Events from entries.
 
-    async def _event(self, recorded: Recorded, entry: Entry) -> CoordinatorEvent:  # noqa: C901, PLR0911 - one line an entry
+    async def _event(self, entry: Entry) -> CoordinatorEvent:  # noqa: C901, PLR0911 - one line an entry
         match entry:
             case BeginEntry():
                 return Begin()
             case FrameEntry(frame):
                 self.heard[sha256(frame).digest()] = len(self.heard)
-                self._opened.append(open_device_frame(frame, self._trust, recorded.unix))
+                self._opened.append(reopen_device_frame(frame, self._trust))
                 return Heard(self._opened[-1])
             case FrameAgainEntry(number):
                 return Heard(self._opened[number])

@@ -97,7 +97,7 @@ class FleetTrust:
         Raises:
             CertificateError: naming the cause.
         """
-        certificate = self._remembered(der)
+        certificate = self.read(der)
         if certificate.role is not role:
             raise CertificateError(f"{certificate.subject} is a {certificate.role}, not a {role}")
         if now < certificate.not_before - MAX_CLOCK_SKEW:
@@ -106,7 +106,12 @@ class FleetTrust:
             raise CertificateError(f"{certificate.subject}'s certificate has expired")
         return certificate
 
-    def _remembered(self, der: bytes) -> Certificate:
+    def read(self, der: bytes) -> Certificate:
+        """Read a certificate that this fleet vouches for, whatever its role and dates.
+
+        Raises:
+            CertificateError: naming the cause.
+        """
         digest = hashlib.sha256(der).digest()
         certificate = self._verified.get(digest)
         if certificate is None:

@@ -120,6 +120,18 @@ def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Ope
     return Opened(signer, message, frame.body, bytes(data), frame.signature)
 
 
+def reopen_device_frame(data: bytes, trust: FleetTrust) -> Opened[FromDevice]:
+    """Decode a frame that was verified before it was stored; signature and dates are not looked at again.
+
+    Raises:
+        PeerError: it is no such frame after all.
+    """
+    frame = _decode(data)
+    return Opened(
+        trust.read(frame.certificate), decode_from_device(frame.body), frame.body, data, frame.signature
+    )
+
+
 def verify_signature(public_key: bytes, sender: str, body: bytes, signature: bytes) -> None:
     """Check the signature of a frame whose parts are known.
 
@@ -139,18 +151,22 @@ def _check_canonical(message: Message, body: bytes) -> None:
 
 
 def _verify(data: bytes, trust: FleetTrust, role: Role, now: UnixTime) -> tuple[Frame, Certificate]:
-    if len(data) > MAX_FRAME:
-        raise FrameError(f"a frame of {len(data)} bytes is longer than {MAX_FRAME}")
-    try:
-        frame = _decoder.decode(data)
-    # msgspec raises plain UnicodeDecodeError (a ValueError) for some bad strings.
-    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        raise FrameError(f"not a frame: {error}") from error
+    frame = _decode(data)
     signer = trust.verify(frame.certificate, role=role, now=now)
     if signer.subject != frame.sender:
         raise FrameError(f"{frame.sender} sent the certificate of {signer.subject}")
     verify_signature(signer.public_key, frame.sender, frame.body, frame.signature)
     return frame, signer
+
+
+def _decode(data: bytes) -> Frame:
+    if len(data) > MAX_FRAME:
+        raise FrameError(f"a frame of {len(data)} bytes is longer than {MAX_FRAME}")
+    try:
+        return _decoder.decode(data)
+    # msgspec raises plain UnicodeDecodeError (a ValueError) for some bad strings.
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        raise FrameError(f"not a frame: {error}") from error
 
 
 _encoder = msgspec.msgpack.Encoder()
