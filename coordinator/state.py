@@ -33,6 +33,9 @@ _M = TypeVar("_M", bound=Message)
 
 JOURNAL_FILE = "coordinator.db"
 
+HOME_FILE = ".home"
+"""Tells a state folder from its copies; never written."""
+
 KEPT_MODELS = 3
 """Weights of so many committed rounds stay on disk: enough to go back a step, and bounded."""
 
@@ -161,6 +164,9 @@ class CoordinatorState:
     def __init__(self, folder: Path, bundle: bytes, initial: Callable[[], Model], clock: Clock) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = folder / JOURNAL_FILE
+        self._home_file = folder / HOME_FILE
+        if not self._home_file.exists():
+            self._home_file.touch()
         self.journal = Journal(self._file, files("coordinator") / "sql", clock)
         try:
             self.spool = BlobStore(folder / "spool")
@@ -207,7 +213,8 @@ class CoordinatorState:
 
     @property
     def _home(self) -> int:
-        return self._file.stat().st_ino
+        """When the file that is never written was made: no tool can give a copy the same."""
+        return self._home_file.stat().st_ctime_ns
 
     def newest_round(self) -> NewestRound | None:
         """The newest round, open or over; None before the first."""

@@ -2,7 +2,7 @@
 CREATE TABLE run (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     bundle BLOB NOT NULL,      -- hash of the training artifact that the weights belong to
-    home INTEGER NOT NULL,     -- inode of this file, by which a copy of it is known
+    home INTEGER NOT NULL,     -- of the folder; a copy has another
     epoch INTEGER NOT NULL,
     round INTEGER NOT NULL,    -- the newest that was opened
     weights BLOB NOT NULL,
