@@ -46,6 +46,7 @@ from protocol.effects import (
     Effect,
     Gone,
     Heard,
+    Refuse,
     Resumed,
     SumKept,
     Uploaded,
@@ -126,13 +127,17 @@ class JournaledRound:
             await asyncio.to_thread(self._state.spool.delete, name)
 
     def handle(self, event: CoordinatorEvent, now: Seconds) -> list[Effect]:
-        """See `runtime.driver.Machine`; writes the event and new decisions down."""
-        if self.half.over:
+        """See `runtime.driver.Machine`; writes the event and new decisions down.
+
+        A frame that comes too late or is refused changes nothing, and is not written down: devices cannot
+        fill the disk with it.
+        """
+        if self.half.over or (isinstance(event, Heard) and not self.half.heeds(event.frame.message)):
             return []
         time = Seconds(now - self._origin)
         effects = self.half.handle(event, time)
         new = [effect.decision for effect in effects if _is_new(effect, self._frames)]
-        entry = self._entry(event)
+        entry = None if _is_refused(event, effects) else self._entry(event)
         recorded = None
         if entry is not None:
             self._spooled.follow(entry)
@@ -198,6 +203,10 @@ class JournaledRound:
         last = kept.events[-1].time if kept.events else 0.0
         self._origin = Seconds(self._clock.now() - last)
         return replay.under_way
+
+
+def _is_refused(event: CoordinatorEvent, effects: Sequence[Effect]) -> bool:
+    return isinstance(event, Heard) and {type(effect) for effect in effects} == {Refuse, WakeAt}
 
 
 def _is_new(effect: Effect, known: Mapping[Decision, bytes]) -> TypeGuard[Announce]:

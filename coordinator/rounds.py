@@ -60,6 +60,9 @@ MAX_FRAMES = 500
 """Frames of one device that a round listens to, repeats included. One that says everything again every 30 s
 for an hour needs about 150; one that floods shall not fill the disk."""
 
+MAX_LOSSES = 50
+"""Losses of one device that a round hears of; presences are unsigned."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -106,6 +109,7 @@ class Round:
         self._receiving: dict[DeviceId, asyncio.Task[object]] = {}
         self._beside: set[asyncio.Task[None]] = set()
         self._frames_left = dict.fromkeys(invited, MAX_FRAMES)
+        self._losses_left = dict.fromkeys(invited, MAX_LOSSES)
         self._announced = 0
         self._log = _log.bind(round=self._order.round)
         self.refused = 0
@@ -117,12 +121,12 @@ class Round:
             begin: how it begins.
             unfinished: what was under way when the last process ended.
         """
+        await self._say_again_what_was_decided()
         self._desk.fleet.on_frame = self._heard
         self._desk.fleet.on_lost = lambda device: self._start(self._give_up_on(device))
         # A restarted agent has none of the round's secrets left: there is nothing to wait for.
-        self._desk.fleet.on_restarted = lambda device: self._driver.feed(Gone(device))
+        self._desk.fleet.on_restarted = self._gone
         try:
-            await self._say_again_what_was_decided()
             await self._driver.run(begin, unfinished)
         finally:
             self._desk.fleet.forget_round()
@@ -143,6 +147,11 @@ class Round:
     async def _give_up_on(self, device: DeviceId) -> None:
         await self._desk.clock.sleep(GONE_AFTER)
         if self._desk.fleet.is_lost(device):
+            self._gone(device)
+
+    def _gone(self, device: DeviceId) -> None:
+        if self._losses_left.get(device, 0):
+            self._losses_left[device] -= 1
             self._driver.feed(Gone(device))
 
     def _heard(self, frame: Opened[FromDevice]) -> None:
@@ -269,6 +278,7 @@ class Round:
                 del self._receiving[effect.device]
         if name != effect.ref.sha256:
             self._refuse(ProtocolError(f"the upload of {effect.device} is not the content that it named"))
+            self._frames_left[effect.device] = 0  # once is a lie; again would be on our disk
             return UploadFailed(effect.device)
         return Uploaded(effect.device, effect.ref, data)
 

@@ -224,18 +224,22 @@ class CoordinatorRound:
 
     def _heard(self, frame: Opened[FromDevice]) -> list[Effect]:
         said = frame.message
-        if isinstance(said, Offer):
-            return []
-        if said.order != self.order:
+        if not isinstance(said, Offer) and said.order != self.order:
             raise TranscriptError(f"{frame.sender} speaks of round {said.order} in round {self.order}")
-        self._gone.discard(frame.sender)
+        if not self.heeds(said):
+            return []
         if isinstance(said, Decline):
             self._declined.add(frame.sender)
             return []
-        last = LAST_AWAITED[type(said)]
-        if list(Phase).index(self.phase) > list(Phase).index(last):
-            return []
-        return self._state.hear(frame)
+        effects = self._state.hear(frame)
+        self._gone.discard(frame.sender)
+        return effects
+
+    def heeds(self, said: FromDevice) -> bool:
+        """Whether a message can still matter; what cannot changes nothing."""
+        if isinstance(said, Offer | Decline):
+            return isinstance(said, Decline)
+        return list(Phase).index(self.phase) <= list(Phase).index(LAST_AWAITED[type(said)])
 
     def _woke(self, now: Seconds) -> list[Effect]:
         if now < self._resend_at:

@@ -121,15 +121,15 @@ def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Ope
 
 
 def reopen_device_frame(data: bytes, trust: FleetTrust) -> Opened[FromDevice]:
-    """Decode a frame that was verified before it was stored; signature and dates are not looked at again.
+    """Open a frame that was verified when it came and stored since: dates are not looked at again.
 
     Raises:
-        PeerError: it is no such frame after all.
+        PeerError: it is no such frame after all; what was stored is damaged.
     """
     frame = _decode(data)
-    return Opened(
-        trust.read(frame.certificate), decode_from_device(frame.body), frame.body, data, frame.signature
-    )
+    signer = trust.read(frame.certificate)
+    verify_signature(signer.public_key, frame.sender, frame.body, frame.signature)
+    return Opened(signer, decode_from_device(frame.body), frame.body, data, frame.signature)
 
 
 def verify_signature(public_key: bytes, sender: str, body: bytes, signature: bytes) -> None:
