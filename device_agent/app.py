@@ -80,7 +80,7 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
                 transport=transport,
                 board=StatusBoard(transport),
                 memory=memory,
-                artifacts=ArtifactCache(settings.state / "bundles"),
+                artifacts=ArtifactCache(settings.state / "artifacts"),
                 worker=worker,
                 computer=computer,
                 clock=clock,

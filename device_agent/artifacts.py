@@ -1,40 +1,93 @@
-"""Training bundles that were fetched before, by their hash."""
+"""What an agent has fetched: one file for each content, filled chunk by chunk as they come.
 
-from hashlib import sha256
+Nothing in these files is believed. Whenever one is opened, each chunk is checked against the hash that the
+signed manifest gives it, and what is missing or wrong is fetched again. So a file may be half full, damaged
+or torn by a power cut; nothing has to be renamed when it is complete, and no round waits for a slow disk to
+sync.
+"""
+
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.files import write_synced
+import structlog
+
+from protocol.chunks import Assembly, BlobRef
+from protocol.errors import ProtocolError
 
 KEPT = 4
-"""Bundles kept; a fleet trains one or two models at a time."""
+"""Contents kept, by last use: bundle and newest weights of two plans that take turns. At most 4 x 256 MiB."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Artifact:
+    """One content: in memory as far as it is there, and its file.
+
+    Attributes:
+        assembly: holds the chunks that were in the file.
+        path: of the file.
+    """
+
+    assembly: Assembly
+    path: Path
+    _kept: bool = True
+
+    def keep(self, index: int, data: bytes) -> None:
+        """Write one chunk, blocking. A disk that refuses ends the keeping and frees what the file took."""
+        if not self._kept:
+            return
+        try:
+            with self.path.open("r+b") as file:
+                file.seek(self.assembly.ref.span(index).start)
+                file.write(data)
+        except OSError as error:
+            self._kept = False
+            _log.warning("artifact_not_kept", cause=str(error))
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
 
 class ArtifactCache:
-    """A folder of content-addressed files.
+    """A folder of contents, named by their SHA-256.
 
     Args:
-        folder: made if it does not exist.
+        folder: made when it is needed.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
 
-    def get(self, digest: bytes) -> bytes | None:
-        """The content with this SHA-256, if it is here and undamaged."""
-        try:
-            data = (self._folder / digest.hex()).read_bytes()
-        except OSError:
-            return None
-        return data if sha256(data).digest() == digest else None
-
-    def put(self, data: bytes) -> None:
-        """Keep a content, dropping the oldest beyond KEPT.
+    def open(self, ref: BlobRef) -> Artifact:
+        """A content with what is here of it, blocking; the contents used longest ago go beyond `KEPT`.
 
         Raises:
-            OSError: the disk refused.
+            ProtocolError: the reference contradicts itself.
         """
-        write_synced(self._folder / sha256(data).hexdigest(), data)
-        files = sorted(self._folder.glob("[0-9a-f]*"), key=lambda file: file.stat().st_mtime)
-        for old in files[:-KEPT]:
+        artifact = Artifact(Assembly(ref), self._folder / ref.sha256.hex())
+        try:
+            self._make_place(artifact.path)
+            _fill(artifact)
+        except OSError as error:
+            _log.warning("artifact_not_read", cause=str(error))
+        return artifact
+
+    def _make_place(self, path: Path) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        others = [file for file in self._folder.iterdir() if file != path]
+        others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in others[KEPT - 1 :]:
             old.unlink(missing_ok=True)
+
+
+def _fill(artifact: Artifact) -> None:
+    ref = artifact.assembly.ref
+    with artifact.path.open("rb") as file:
+        for index in range(ref.chunks):
+            data = file.read(ref.chunk_size)[: ref.size - index * ref.chunk_size]
+            if not data:
+                return
+            with contextlib.suppress(ProtocolError):
+                artifact.assembly.add(index, data)

@@ -4,9 +4,11 @@ The entered round is the tombstone of invariant I2: it is synced before the roun
 agent never joins a round again whose masks it may have used.
 """
 
+import errno
 from pathlib import Path
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from protocol.errors import FedfleetError
@@ -14,6 +16,8 @@ from protocol.ids import ORIGIN, Order
 from runtime.files import write_synced
 
 FILE = "agent.json"
+
+_log = structlog.get_logger(__name__)
 
 
 class DamagedStateError(FedfleetError):
@@ -29,14 +33,13 @@ class AgentMemory:
     """The agent's durable state, in one small file.
 
     Args:
-        folder: made if it does not exist.
+        folder: made when it is needed.
 
     Raises:
         DamagedStateError: the file is there but cannot be read; it is left untouched.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = folder / FILE
         self._record = self._read()
 
@@ -53,10 +56,15 @@ class AgentMemory:
     def begin(self) -> None:
         """Count a start.
 
-        Raises:
-            OSError: the disk refused.
+        A disk that refuses is no reason to stay away, unseen: the device declines rounds, and says why, until
+        one can be remembered. The count is written with that round.
         """
-        self._write(_Record(self._record.boot + 1, self._record.seen))
+        record = _Record(self._record.boot + 1, self._record.seen)
+        try:
+            self._write(record)
+        except OSError as error:
+            _log.warning("start_not_counted", cause=str(error))
+            self._record = record
 
     def remember(self, order: Order) -> None:
         """Return once it is safe that this round was entered.
@@ -67,16 +75,22 @@ class AgentMemory:
         self._write(_Record(self._record.boot, max(order, self._record.seen)))
 
     def _read(self) -> _Record:
-        if not self._file.exists():
-            return _Record()
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=_Record)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except FileNotFoundError:
+            return _Record()
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
             raise DamagedStateError(
                 f"{self._file} is damaged ({error}); restore it from a backup, or remove it if this device "
                 "took part in no round since"
             ) from error
 
     def _write(self, record: _Record) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_synced(self._file, msgspec.json.encode(record))
         self._record = record
+
+
+def in_words(error: OSError) -> str:
+    """Why the disk refused, for others: without a path, which is nobody's business."""
+    return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "disk error"

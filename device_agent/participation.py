@@ -8,7 +8,7 @@ import structlog
 
 from broker.transport import Delivery, Transport, TransportError
 from device_agent.artifacts import ArtifactCache
-from device_agent.memory import AgentMemory
+from device_agent.memory import AgentMemory, in_words
 from device_agent.settings import AgentSettings
 from models.errors import TrainingFailedError
 from models.training_process import TrainingWorker
@@ -171,29 +171,26 @@ class Participation:
         except OSError as error:
             # Nothing of a round that is not remembered may leave (I2).
             self._mute = True
-            self._log.error("round_not_remembered", cause=str(error))
-            self.leave("the disk refuses to remember the round")
+            self._log.warning("round_not_remembered", cause=str(error))
+            self.leave(in_words(error))
 
     async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
         try:
-            return Fetched(await self._bundle(bundle), await self._pull(weights))
+            return Fetched(bytes(await self._pull(bundle)), await self._pull(weights))
         except (PeerError, TransportError) as error:
             self._log.warning("artifact_not_fetched", cause=str(error))
             return DeviceFailed("the artifact cannot be fetched")
 
-    async def _bundle(self, ref: BlobRef) -> bytes:
-        cached = await asyncio.to_thread(self._with.artifacts.get, ref.sha256)
-        if cached is not None:
-            return cached
-        data = bytes(await self._pull(ref))
-        try:
-            await asyncio.to_thread(self._with.artifacts.put, data)
-        except OSError as error:
-            self._log.warning("bundle_not_kept", cause=str(error))
-        return data
-
-    async def _pull(self, ref: BlobRef) -> bytes | memoryview:
-        return await fetch_blob(self._with.transport, self._with.topics, ref, clock=self._with.clock)
+    async def _pull(self, ref: BlobRef) -> memoryview:
+        artifact = await asyncio.to_thread(self._with.artifacts.open, ref)
+        return await fetch_blob(
+            self._with.transport,
+            self._with.topics,
+            ref,
+            clock=self._with.clock,
+            assembly=artifact.assembly,
+            keep=artifact.keep,
+        )
 
     async def _train(self, effect: Train) -> DeviceEvent:
         initial = np.frombuffer(effect.weights, "<f4")

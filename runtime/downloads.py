@@ -5,7 +5,7 @@ one subscription at a time. The broker holds one copy, however many devices ther
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -81,6 +81,7 @@ async def fetch_blob(
     *,
     clock: Clock,
     assembly: Assembly | None = None,
+    keep: Callable[[int, bytes], None] | None = None,
     window: int = PULL_WINDOW,
     patience: float = PULL_PATIENCE,
 ) -> memoryview:
@@ -92,6 +93,7 @@ async def fetch_blob(
         ref: what to fetch.
         clock: time.
         assembly: of an earlier attempt, to go on from; kept by the caller, filled here.
+        keep: called with the index and bytes of each chunk that came, in a thread of its own; may block.
         window: chunks asked for at once.
         patience: seconds after which a chunk that did not come, or came damaged, is asked for again.
 
@@ -101,7 +103,7 @@ async def fetch_blob(
     """
     assembly = Assembly(ref) if assembly is None else assembly
     missing = iter(assembly.missing())
-    pull = _Pull(transport, topics, assembly, clock, patience)
+    pull = _Pull(transport, topics, assembly, keep, clock, patience)
 
     async def work() -> None:
         for index in missing:
@@ -121,15 +123,18 @@ class _Pull:
     transport: Transport
     topics: Topics
     assembly: Assembly
+    keep: Callable[[int, bytes], None] | None
     clock: Clock
     patience: float
 
     async def chunk(self, index: int) -> None:
-        while not await self._attempt(index):
+        while (data := await self._attempt(index)) is None:
             pass
+        if self.keep is not None:
+            await asyncio.to_thread(self.keep, index, data)
 
-    async def _attempt(self, index: int) -> bool:
-        arrived = asyncio.Event()
+    async def _attempt(self, index: int) -> bytes | None:
+        arrived, taken = asyncio.Event(), list[bytes]()
 
         def take(delivery: Delivery) -> None:
             try:
@@ -137,6 +142,7 @@ class _Pull:
             except ProtocolError as error:
                 _log.warning("chunk_rejected", topic=delivery.topic, cause=str(error))
             else:
+                taken.append(delivery.payload)
                 arrived.set()
 
         topic = self.topics.blob_chunk(self.assembly.ref.sha256, index)
@@ -146,8 +152,9 @@ class _Pull:
             raise
         except TransportError:
             await self.clock.sleep(PULL_PAUSE)
-            return False
+            return None
         try:
-            return await happens(arrived, self.patience, self.clock)
+            await happens(arrived, self.patience, self.clock)
         finally:
             await subscription.cancel()
+        return taken[0] if taken else None

@@ -1,15 +1,19 @@
-"""What an agent keeps on disk, and what it knows of its device: memory, bundles, conditions."""
+"""What an agent keeps on disk, and what it knows of its device: memory, artifacts, conditions."""
 
+import errno
 import os
-from hashlib import sha256
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from device_agent.artifacts import KEPT, ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
-from device_agent.memory import FILE, AgentMemory, DamagedStateError
+from device_agent.memory import FILE, AgentMemory, DamagedStateError, in_words
 from device_agent.settings import ConditionSettings
+from protocol.chunks import MIN_CHUNK_SIZE, describe, split
 from protocol.ids import ORIGIN, Order
 
 # Memory.
@@ -48,35 +52,115 @@ def test_a_round_that_cannot_be_remembered_is_not_entered(tmp_path: Path) -> Non
     assert memory.seen == ORIGIN
 
 
-# Bundles.
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "disk full"), (errno.EIO, "disk error")])
+def test_why_the_disk_refuses_is_said_without_a_path(number: int, reason: str) -> None:
+    assert in_words(OSError(number, "no", "/home/someone/secret")) == reason
 
 
-def test_a_bundle_is_kept_by_its_hash(tmp_path: Path) -> None:
-    cache = ArtifactCache(tmp_path / "bundles")
-    assert cache.get(sha256(b"bundle").digest()) is None
-    cache.put(b"bundle")
-    assert ArtifactCache(tmp_path / "bundles").get(sha256(b"bundle").digest()) == b"bundle"
+def test_a_start_on_a_full_disk_is_counted_with_the_next_round(tmp_path: Path) -> None:
+    AgentMemory(tmp_path).begin()
+    fill_disk(tmp_path)
+    memory = AgentMemory(tmp_path)
+    memory.begin()
+    assert memory.boot == 2
+    with pytest.raises(OSError, match="No space left") as refusal:
+        memory.remember(Order(1, 1, 1))
+    assert in_words(refusal.value) == "disk full"
+    assert (AgentMemory(tmp_path).boot, memory.seen) == (1, ORIGIN)
+    free_disk(tmp_path)
+    memory.remember(Order(1, 1, 2))
+    again = AgentMemory(tmp_path)
+    assert (again.boot, again.seen) == (2, Order(1, 1, 2))
 
 
-def test_a_damaged_bundle_is_as_good_as_none(tmp_path: Path) -> None:
+def fill_disk(state: Path) -> None:
+    """No new record of the agent has room."""
+    (state / f".{FILE}.new").symlink_to("/dev/full")
+
+
+def free_disk(state: Path) -> None:
+    (state / f".{FILE}.new").unlink()
+
+
+# Artifacts.
+
+
+CONTENT = random.Random(3).randbytes(3 * MIN_CHUNK_SIZE + 100)
+REF = describe(CONTENT, MIN_CHUNK_SIZE)
+CHUNKS = [bytes(chunk) for chunk in split(CONTENT, REF)]
+
+
+def keep(cache: ArtifactCache, *indices: int) -> None:
+    artifact = cache.open(REF)
+    for index in indices:
+        artifact.keep(index, CHUNKS[index])
+
+
+def test_chunks_are_there_again_after_a_restart(tmp_path: Path) -> None:
+    keep(ArtifactCache(tmp_path / "artifacts"), 3, 1)
+    assert ArtifactCache(tmp_path / "artifacts").open(REF).assembly.missing() == (0, 2)
+    keep(ArtifactCache(tmp_path / "artifacts"), 0, 2)
+    assert ArtifactCache(tmp_path / "artifacts").open(REF).assembly.content() == CONTENT
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(MIN_CHUNK_SIZE + 5)
+        file.write(b"?")
+
+
+@pytest.mark.parametrize(
+    ("harm", "missing"),
+    [
+        (damage, (1,)),
+        (lambda path: os.truncate(path, 2 * MIN_CHUNK_SIZE + 1), (2, 3)),
+        (lambda path: os.truncate(path, 10 * MIN_CHUNK_SIZE), ()),
+        (lambda path: path.write_bytes(b""), (0, 1, 2, 3)),
+        (Path.unlink, (0, 1, 2, 3)),
+    ],
+    ids=["a byte", "torn", "too long", "emptied", "gone"],
+)
+def test_damage_costs_the_chunks_it_hit(
+    tmp_path: Path, harm: Callable[[Path], object], missing: tuple[int, ...]
+) -> None:
     cache = ArtifactCache(tmp_path)
-    cache.put(b"bundle")
-    (tmp_path / sha256(b"bundle").hexdigest()).write_bytes(b"bungle")
-    assert cache.get(sha256(b"bundle").digest()) is None
-    cache.put(b"bundle")
-    assert cache.get(sha256(b"bundle").digest()) == b"bundle"
+    keep(cache, 0, 1, 2, 3)
+    harm(tmp_path / REF.sha256.hex())
+    assert cache.open(REF).assembly.missing() == missing
+    keep(cache, *missing)
+    assert cache.open(REF).assembly.content() == CONTENT
 
 
-def test_the_oldest_bundles_go(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path: Path) -> None:
     cache = ArtifactCache(tmp_path)
-    contents = [bytes([number]) for number in range(KEPT + 2)]
-    for age, content in enumerate(contents):
-        cache.put(content)
-        os.utime(tmp_path / sha256(content).hexdigest(), (age, age))
-    cache.put(b"newest")
-    kept = [content for content in contents if cache.get(sha256(content).digest())]
-    assert kept == contents[-(KEPT - 1) :]
-    assert cache.get(sha256(b"newest").digest()) == b"newest"
+    path = tmp_path / REF.sha256.hex()
+    artifact = cache.open(REF)
+    artifact.keep(0, CHUNKS[0])
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with capture_logs() as logs:
+        artifact.keep(1, CHUNKS[1])
+        artifact.keep(2, CHUNKS[2])
+    assert [line["event"] for line in logs] == ["artifact_not_kept"]
+    assert not path.is_symlink()
+
+
+def test_a_folder_that_cannot_be_made_leaves_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    artifact = ArtifactCache(tmp_path / "file").open(REF)
+    artifact.keep(0, CHUNKS[0])
+    assert artifact.assembly.missing() == (0, 1, 2, 3)
+
+
+def test_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
+    cache = ArtifactCache(tmp_path)
+    refs = [describe(bytes([number]) * 100, MIN_CHUNK_SIZE) for number in range(KEPT + 1)]
+    for age, ref in enumerate(refs[:-1]):
+        cache.open(ref).keep(0, bytes([age]) * 100)
+        os.utime(tmp_path / ref.sha256.hex(), (age, age))
+    assert cache.open(refs[0]).assembly.complete  # a use
+    cache.open(refs[-1])
+    assert {file.name for file in tmp_path.iterdir()} == {ref.sha256.hex() for ref in (refs[0], *refs[2:])}
 
 
 # Conditions.

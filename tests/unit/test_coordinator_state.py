@@ -28,7 +28,7 @@ from protocol.ids import Order
 from protocol.messages import encode
 from protocol.status import RoundResult
 from runtime.blobs import MissingBlobError
-from runtime.journal import DamagedJournalError, JournalClosedError, JournalInUseError
+from runtime.journal import DamagedJournalError, JournalClosedError, JournalInUseError, Statement
 
 BUNDLE = bytes(range(32))
 COMMITTED = Outcome(committed=True, accuracy=0.5, loss=1.25)
@@ -91,16 +91,24 @@ async def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     again.close()
 
 
-async def test_model_result_and_end_of_the_round_are_there_together_or_not_at_all(tmp_path: Path) -> None:
+async def test_model_result_and_end_of_the_round_are_there_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = opened(tmp_path)
     await state.begin()
     await open_round(state, 1)
     state.record(Recorded(0.0, NOW, b"begun"), [])
     await state.journal.flushed()
     result = RoundResult(1, "committed", seconds=1.5)
+    queued, append = asyncio.Event(), state.journal.append
+
+    def tell(*statements: Statement) -> None:
+        append(*statements)
+        queued.set()
+
+    monkeypatch.setattr(state.journal, "append", tell)
     committing = asyncio.create_task(state.commit(model(1), COMMITTED, result, b"ended"))
-    while not state.results:  # up to the moment in which the transaction is queued
-        await asyncio.sleep(0)
+    await queued.wait()
     state.close()
     with contextlib.suppress(JournalClosedError):
         await committing

@@ -245,6 +245,14 @@ async def test_a_pull_goes_on_where_it_was_cancelled(bus: Bus) -> None:
     assert await fetch(bus, assembly) == CONTENT
 
 
+async def test_each_pulled_chunk_is_handed_on_to_be_kept(bus: Bus) -> None:
+    await publish_blob(bus.aggregator, TOPICS, CONTENT, REF)
+    assembly, kept = Assembly(REF), dict[int, bytes]()
+    assembly.add(4, CONTENT[REF.span(4)])
+    await fetch_blob(bus.device, TOPICS, REF, clock=bus.clock, assembly=assembly, keep=kept.__setitem__)
+    assert kept == {index: CONTENT[REF.span(index)] for index in range(10) if index != 4}
+
+
 async def test_contents_return_to_a_broker_that_forgot_them(bus: Bus) -> None:
     bus.broker.drop("aggregator")
     with pytest.raises(TransportError):
