@@ -65,7 +65,7 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Row:
-    """One setting, median seconds per round, and the coordinator's longest event-loop stall with a journal."""
+    """One setting: median seconds of a round, and the longest stall of a journaling coordinator's loop."""
 
     name: str
     n: int

@@ -306,6 +306,8 @@ class Run:
         order, ended = half.half.order, half.half
         self._half = None
         if ended.phase is Phase.COMMITTED:
+            await self._export()
+            self._notices.show_model(self._weights_ref)
             self._notices.show_result(order, self._result)
         else:
             await self._aborted(order, ended.reason, half.seconds)
@@ -333,7 +335,7 @@ class Run:
         )
 
     async def _commit(self, effect: Commit) -> None:
-        """Mean update → server optimizer → evaluation → the state → the model on disk and on its topic."""
+        """Mean update → server optimizer → evaluation → the state."""
         model, mean, half = self._state.model, effect.mean, self._half
         if half is None:
             raise MisuseError("no round is open")
@@ -365,8 +367,6 @@ class Run:
         )
         await self._state.commit(model, outcome, self._result, half.frame_of(effect.ended))
         self._weights_ref = ref
-        await self._export()
-        self._notices.show_model(self._weights_ref)
 
     async def _export(self) -> None:
         """The inference model for users."""

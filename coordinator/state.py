@@ -96,13 +96,12 @@ class NewestRound:
     decisions: Sequence[bytes]
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The global model and the server optimizer's moments, each raw little-endian float32."""
 
-    weights: bytes = field(repr=False)
-    first: bytes = field(repr=False)
-    second: bytes = field(repr=False)
+    weights: bytes
+    first: bytes
+    second: bytes
 
     @classmethod
     def of(cls, weights: NDArray[np.float32], state: ServerState) -> "Model":
@@ -192,14 +191,14 @@ class CoordinatorState:
             self.epoch, self.round, self.restored = 1, 0, False
             self.model, self._bundle = initial(), bundle
             return
-        kept, home, epoch, number, *model = cast("tuple[bytes, int, int, int, bytes, bytes, bytes]", rows[0])
+        kept, home, epoch, number, model = cast("tuple[bytes, int, int, int, bytes]", rows[0])
         if kept != bundle:
             raise OtherModelError(
                 f"{self._file} belongs to another model or loss than the plan's; choose another state folder"
             )
         self.restored = home != self._home
         self.epoch, self.round = epoch, number
-        self.model = Model(*(self._models.get(name) for name in model))
+        self.model = msgspec.msgpack.decode(self._models.get(model), type=Model)
         self._read_outcomes()
 
     def _read_outcomes(self) -> None:
@@ -239,9 +238,12 @@ class CoordinatorState:
     async def begin(self) -> None:
         """Store a new run, or the present home of a copied one."""
         if self._new:
-            names = await self._put(self.model)
+            name = await self._put(self.model)
             self.journal.append(
-                ("begin_run", {"bundle": self._bundle, "home": self._home, "epoch": self.epoch, **names})
+                (
+                    "begin_run",
+                    {"bundle": self._bundle, "home": self._home, "epoch": self.epoch, "model": name},
+                )
             )
         else:
             self.journal.append(("set_epoch", {"epoch": self.epoch, "home": self._home}))
@@ -271,18 +273,18 @@ class CoordinatorState:
 
     async def commit(self, model: Model, outcome: Outcome, result: RoundResult, ended: bytes) -> None:
         """Store the new model, the end of the open round, its result and what will be announced of it."""
-        names = await self._put(model)
+        name = await self._put(model)
         self.journal.append(
-            ("set_model", names),
-            ("add_model", {"round": self.round, "weights": names["weights"]}),
+            ("set_model", {"model": name}),
+            ("add_model", {"round": self.round, "model": name}),
             ("forget_models", {"round": self.round - KEPT_MODELS}),
             ("add_decision", {"frame": ended}),
             *self._closing(outcome, result),
         )
         self.model = model
         await self.journal.flushed()
-        kept = {cast("bytes", weights) for (weights,) in self.journal.select("read_models")}
-        await asyncio.to_thread(self._models.keep_only, kept | set(names.values()))
+        kept = {cast("bytes", model) for (model,) in self.journal.select("read_models")}
+        await asyncio.to_thread(self._models.keep_only, kept | {name})
 
     async def abort(self, outcome: Outcome, result: RoundResult) -> None:
         """Store the end of the open round, which came to nothing."""
@@ -305,8 +307,5 @@ class CoordinatorState:
             ("close_round", {"number": self.round, "committed": outcome.committed, **values}),
         ]
 
-    async def _put(self, model: Model) -> dict[str, bytes]:
-        return {
-            name: await asyncio.to_thread(self._models.put, getattr(model, name))
-            for name in ("weights", "first", "second")
-        }
+    async def _put(self, model: Model) -> bytes:
+        return await asyncio.to_thread(self._models.put, msgspec.msgpack.encode(model))

@@ -27,7 +27,7 @@ from broker.embedded import BrokerMissingError, EmbeddedBroker, Engine
 from broker.mqtt import MqttSettings, MqttTransport
 from broker.transport import Delivery
 from coordinator.model_store import MODEL_FILE, RESULTS_FILE
-from coordinator.state import JOURNAL_FILE
+from coordinator.state import JOURNAL_FILE, Model
 from protocol.certificates import Role
 from protocol.errors import FrameError
 from protocol.ids import DeviceId, UnixTime
@@ -296,10 +296,12 @@ class RealFleet:
         """How far it has come, as a bystander may read it at any time."""
         file = f"file:{self.coordinator_state / JOURNAL_FILE}?mode=ro"
         with closing(sqlite3.connect(file, uri=True)) as journal:
-            epoch, number, weights = journal.execute("SELECT epoch, round, weights FROM run").fetchone()
+            epoch, number, model = journal.execute("SELECT epoch, round, model FROM run").fetchone()
             over = journal.execute("SELECT count(*) FROM rounds WHERE committed IS NOT NULL").fetchone()[0]
-        vector = np.fromfile(self.coordinator_state / "models" / weights.hex(), "<f4")
-        return Kept(epoch, number, over, vector)
+        kept = msgspec.msgpack.decode(
+            (self.coordinator_state / "models" / model.hex()).read_bytes(), type=Model
+        )
+        return Kept(epoch, number, over, kept.vector)
 
     def written_results(self) -> list[RoundResult]:
         """The lines of its results file."""

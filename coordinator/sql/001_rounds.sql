@@ -1,13 +1,11 @@
--- The run between two rounds, in one row. Hashes name files in the folder "models".
+-- The run between two rounds, in one row. A model is the hash of a file in the folder "models".
 CREATE TABLE run (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     bundle BLOB NOT NULL,      -- hash of the training artifact that the weights belong to
     home INTEGER NOT NULL,     -- of the folder; a copy has another
     epoch INTEGER NOT NULL,
     round INTEGER NOT NULL,    -- the newest that was opened
-    weights BLOB NOT NULL,
-    first BLOB NOT NULL,       -- moments of the server optimizer
-    second BLOB NOT NULL
+    model BLOB NOT NULL        -- weights, and moments of the server optimizer
 ) STRICT;
 
 -- Every round of this state.
@@ -37,8 +35,8 @@ CREATE TABLE decisions (
     frame BLOB NOT NULL
 ) STRICT;
 
--- Weights of the newest committed rounds, files in the folder "models".
+-- The models of the newest committed rounds.
 CREATE TABLE models (
     round INTEGER PRIMARY KEY,
-    weights BLOB NOT NULL
+    model BLOB NOT NULL
 ) STRICT;

@@ -1,5 +1,5 @@
 -- name: read_run
-SELECT bundle, home, epoch, round, weights, first, second FROM run;
+SELECT bundle, home, epoch, round, model FROM run;
 
 -- name: read_outcomes
 SELECT committed, accuracy, loss, seconds, result FROM rounds WHERE committed IS NOT NULL ORDER BY number;
@@ -14,10 +14,10 @@ SELECT time, unix, entry FROM events ORDER BY sequence;
 SELECT frame FROM decisions ORDER BY sequence;
 
 -- name: read_models
-SELECT weights FROM models ORDER BY round;
+SELECT model FROM models ORDER BY round;
 
 -- name: begin_run
-INSERT INTO run VALUES (1, :bundle, :home, :epoch, 0, :weights, :first, :second);
+INSERT INTO run VALUES (1, :bundle, :home, :epoch, 0, :model);
 
 -- name: set_epoch
 UPDATE run SET epoch = :epoch, home = :home;
@@ -26,7 +26,7 @@ UPDATE run SET epoch = :epoch, home = :home;
 UPDATE run SET epoch = :epoch, round = :round;
 
 -- name: set_model
-UPDATE run SET weights = :weights, first = :first, second = :second;
+UPDATE run SET model = :model;
 
 -- name: open_round
 INSERT INTO rounds (number, generation, epoch, opening) VALUES (:number, :generation, :epoch, :opening);
@@ -51,7 +51,7 @@ INSERT INTO decisions (frame) VALUES (:frame);
 DELETE FROM decisions;
 
 -- name: add_model
-INSERT INTO models VALUES (:round, :weights);
+INSERT INTO models VALUES (:round, :model);
 
 -- name: forget_models
 DELETE FROM models WHERE round <= :round;

@@ -110,7 +110,7 @@ def test_a_secret_may_come_from_a_file_and_never_prints(tmp_path: Path) -> None:
             {},
             (
                 'environment: FEDFLEET_BROKER__KEEPALIVE: broker.keepalive is "often"; write a whole number '
-                "at least 1 and at most 65535 (default 30)"
+                "at least 3 and at most 65535 (default 30)"
             ),
         ),
         (
