@@ -189,8 +189,7 @@ class MqttTransport:
             with contextlib.suppress(aiomqtt.MqttError):
                 await connection.client.__aexit__(None, None, None)
 
-    def _dispatch(self, message: aiomqtt.Message) -> None:
-        delivery = Delivery(message.topic.value, message.payload, bool(message.retain))
+    def _dispatch(self, delivery: Delivery) -> None:
         for subscription in self._routes.matching(delivery.topic):
             # On a turn of its own: a handler that fails is reported by the loop and stops nobody else.
             asyncio.get_running_loop().call_soon(subscription.deliver, delivery)

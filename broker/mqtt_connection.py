@@ -4,14 +4,12 @@ MQTT 5 is tried first and given up for 3.1.1 where the broker does not speak it.
 client: a client of paho that is used again would resend what it had queued.
 """
 
-import asyncio
 import logging
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
@@ -20,7 +18,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.address import BrokerAddress
-from broker.transport import MAX_PACKET, MAX_PAYLOAD, RefusedError, Will
+from broker.mqtt_packets import LeanClient
+from broker.transport import MAX_PACKET, MAX_PAYLOAD, Delivery, RefusedError, Will
 
 # What an exchange with the broker may take, in seconds, besides the time of its bytes.
 PATIENCE = 10.0
@@ -76,26 +75,15 @@ class Connection:
     modern: bool
 
 
-class _Outlet(asyncio.Queue[aiomqtt.Message]):
-    """In place of aiomqtt's queue: messages go straight on, without a task for each to wait in the queue."""
-
-    def __init__(self, receive: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        self._receive = receive
-
-    def put_nowait(self, item: aiomqtt.Message) -> None:
-        self._receive(item)
-
-
 class Connector:
     """Connects with fresh clients and remembers which brokers do not speak MQTT 5.
 
     Args:
         settings: how to reach the brokers.
-        receive: called with each message while aiomqtt handles the socket; must not block or fail.
+        receive: called with each message while the socket is read; must not block or fail.
     """
 
-    def __init__(self, settings: MqttSettings, receive: Callable[[aiomqtt.Message], None]) -> None:
+    def __init__(self, settings: MqttSettings, receive: Callable[[Delivery], None]) -> None:
         self._settings = settings
         self._receive = receive
         self._old_brokers: set[BrokerAddress] = set()
@@ -139,10 +127,10 @@ class Connector:
             # Without it a request and its answer take 88 ms instead of 1.3.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_client_logger,
-            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", partial(_Outlet, self._receive)),
             **self._session(address),
         )
         client.pending_calls_threshold = 1 << 30  # many publishes at once are normal here
+        LeanClient.adopt(client._client, self._receive)  # noqa: SLF001 (aiomqtt builds it itself)
         return client
 
     def _session(self, address: BrokerAddress) -> dict[str, Any]:

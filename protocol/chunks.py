@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Annotated
 
+import numpy as np
 from msgspec import Meta, Struct
 
 from protocol.errors import MisuseError, ProtocolError
@@ -139,8 +140,8 @@ class Assembly:
         check(ref)
         self.ref = ref
         self._check_name = check_name
-        self._buffer = bytearray(ref.size)
-        self._view = memoryview(self._buffer)
+        # Not zeroed: that would cost as much as filling it, and nobody sees it before it is full.
+        self._view = np.empty(ref.size, np.uint8).data
         self._missing = dict.fromkeys(range(ref.chunks))
         self._hashed = 0
         self._hash = sha256()

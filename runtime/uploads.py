@@ -31,6 +31,8 @@ UPLOAD_WINDOW = 8
 # its place to the next one.
 GRANT_PATIENCE = 10.0
 STALL_SECONDS = 60.0
+# A chunk whose connection breaks leaves with the next one, without waiting to be granted again.
+SEND_ATTEMPTS = 2
 
 Grant = Callable[[DeviceId, bytes, tuple[int, ...]], Awaitable[None]]
 """Tells a device which chunks (indices) of which content (SHA-256) to send."""
@@ -103,6 +105,7 @@ class UploadReceiver:
 
     async def __aenter__(self) -> Self:
         self._subscription = await self._transport.subscribe(self._filter, self._arrived)
+        self._transport.on_connection(self._connection_changed)
         return self
 
     async def __aexit__(
@@ -157,6 +160,14 @@ class UploadReceiver:
             await self._grant(device, upload.assembly.ref.sha256, wanted)
         except TransportError as error:
             _log.warning("grant_lost", device=device, cause=str(error))
+
+    def _connection_changed(self, connected: bool) -> None:  # noqa: FBT001 (a listener)
+        # What was on its way may be lost with the connection: it is granted again with the next one.
+        for upload in self._uploads.values():
+            if connected:
+                upload.moved.set()
+            else:
+                upload.granted.clear()
 
     def _arrived(self, delivery: Delivery) -> None:
         # The topic names the sender; the broker's access rules hold each device to its own.
@@ -259,7 +270,8 @@ class Uploader:
     async def granted(self, indices: Sequence[int]) -> None:
         """Sends these chunks and returns when the broker has them; those on their way already are left out.
 
-        What the broker did not take is not sent again by itself: it will be granted again.
+        What the broker did not take is tried once more, which waits for the next connection; after that it
+        will be granted again.
 
         Raises:
             ProtocolError: there is no such chunk; nothing is sent.
@@ -280,10 +292,12 @@ class Uploader:
             # Before, not after: a link of this rate would have taken as long to carry it.
             await self._clock.sleep(len(self._chunks[index]) / self._rate)
         frame = _encoder.encode(Chunk(self._ref.sha256, index, self._chunks[index]))
-        try:
-            await self._transport.publish(self._topic, frame)
-        except TransportError as error:
-            _log.warning("chunk_not_sent", topic=self._topic, index=index, cause=str(error))
+        for _ in range(SEND_ATTEMPTS):
+            try:
+                await self._transport.publish(self._topic, frame)
+                break
+            except TransportError as error:
+                _log.warning("chunk_not_sent", topic=self._topic, index=index, cause=str(error))
         self._sending.discard(index)
 
 

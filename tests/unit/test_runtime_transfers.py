@@ -173,6 +173,39 @@ async def test_an_upload_survives_a_broker_that_forgets(bus: Bus) -> None:
         assert await received == CONTENT
 
 
+async def test_what_a_connection_took_with_it_is_granted_again_with_the_next(bus: Bus) -> None:
+    bus.upload()
+    bus.hear = False
+    async with bus.receiver() as receiver:
+        received = asyncio.create_task(receiver.receive(SENSOR, REF))
+        await settle()
+        bus.hear = True
+        bus.broker.drop("aggregator")
+        await settle()
+        assert len(bus.grants) == 1
+        bus.broker.resume(bus.aggregator)
+        await settle()
+        assert await received == CONTENT
+    assert [indices for _, indices in bus.grants][:2] == [(0, 1, 2, 3)] * 2
+
+
+async def test_a_chunk_that_does_not_leave_is_tried_once_more(bus: Bus) -> None:
+    uploader = bus.upload()
+    frames = list[bytes]()
+    attempts = iter([TransportError("lost"), None, TransportError("lost"), TransportError("still")])
+
+    async def publish(topic: str, payload: bytes) -> None:
+        assert topic == TOPICS.upload("0", SENSOR)
+        if error := next(attempts):
+            raise error
+        frames.append(payload)
+
+    bus.device.publish = publish  # type: ignore[assignment, method-assign]
+    await uploader.granted((3, 4))
+    assert frames == [chunk_frame(3)]
+    assert next(attempts, "all used") == "all used"
+
+
 async def test_a_metered_device_keeps_its_rate(bus: Bus) -> None:
     uploader = bus.upload(rate=2.0 * MIN_CHUNK_SIZE)
     async with bus.receiver() as receiver:
