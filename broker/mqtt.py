@@ -4,7 +4,8 @@ One loop connects, renews the subscriptions, publishes the remembered state agai
 and starts over when the connection is lost.
 
 What keeps it from waiting for ever: every exchange has a time computed from the bytes that must leave
-first; a loss ends all exchanges that are under way; a silent connection ends after two keepalives.
+first; a loss ends all exchanges that are under way; a connection that died in silence ends
+within one and a half keepalives.
 """
 
 import asyncio
