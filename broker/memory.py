@@ -115,7 +115,7 @@ class MemoryBroker:
         )
         session.transport = transport
         for _ in session.waiting:
-            asyncio.get_running_loop().call_soon(self._deliver_next, session)
+            self._deliver_soon(session)
         transport._connection_made()  # noqa: SLF001 (two halves of one thing)
 
     def _detach(self, transport: "MemoryTransport") -> None:
@@ -149,7 +149,10 @@ class MemoryBroker:
     def _send(self, session: _Session, delivery: Delivery) -> None:
         if session.transport is not None or not session.clean:
             session.waiting.append(delivery)
-            asyncio.get_running_loop().call_soon(self._deliver_next, session)
+            self._deliver_soon(session)
+
+    def _deliver_soon(self, session: _Session) -> None:
+        asyncio.get_running_loop().call_soon(self._deliver_next, session)
 
     def _deliver_next(self, session: _Session) -> None:
         # One turn for each message; a turn without a connection leaves the message waiting, and turns

@@ -27,7 +27,7 @@ class Order(Struct, frozen=True, order=True, array_like=True, forbid_unknown_fie
 
     Attributes:
         generation: of the coordinator's certificate, 0 to 2^32 - 1.
-        epoch: raised whenever a coordinator starts on its state, 0 to 2^53 - 1.
+        epoch: raised when a coordinator finds its state to be a copy or old, 0 to 2^53 - 1.
         round: 1 for the fleet's first round, 0 only as the origin, up to 2^53 - 1.
     """
 

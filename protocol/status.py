@@ -26,7 +26,7 @@ class CoordinatorStatus(Struct, frozen=True):
     Attributes:
         state: "finished" after the plan's stopping rule, "lost" by its last will.
         version: of the program.
-        epoch: how often it has started on its state.
+        epoch: raised when its state was found to be a copy or old.
         devices: on offer now.
         why: what it waits for, or why it finished.
     """
