@@ -17,7 +17,6 @@ import time
 import venv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -74,15 +73,17 @@ class Device:
         """Phase sharing: a sealed message for each neighbour, and the commitment to the seed."""
         rule = graph.parameters(len(cohort), CORRUPT, 0.0)
         near = sorted(graph.neighbours_of(self.name, list(cohort), rule.degree, T1))
-        split = partial(shamir.split, threshold=rule.threshold, points=points(near))
-        of_seed = split(self.secrets.self_seed, stream_key=self._stream_key(b"self-seed"))
-        of_key = split(self.secrets.mask_private, stream_key=self._stream_key(b"mask-private"))
+        secrets = [
+            (self.secrets.self_seed, self._stream_key(b"self-seed")),
+            (self.secrets.mask_private, self._stream_key(b"mask-private")),
+        ]
+        shares = shamir.split_many(secrets, threshold=rule.threshold, points=points(near))
         for peer in near:
             self.channels[peer] = open_channel(
                 self.secrets.seal_private, cohort[peer].seal, transcript=T1, own=self.name, peer=peer
             )
         sealed = {
-            peer: self.channels[peer].seal(of_seed[point] + of_key[point])
+            peer: self.channels[peer].seal(shares[point])
             for peer, point in zip(near, points(near), strict=True)
         }
         return sealed, seed_commitment(T1, self.name, self.secrets.self_seed)

@@ -77,12 +77,18 @@ def quantize(
         int32, shape (d,).
     """
     rounded = np.empty(values.size, dtype=np.int32)
+    scratch = np.empty((2, min(_CHUNK, values.size)))
     for start in range(0, values.size, _CHUNK):
         part = values[start : start + _CHUNK]
-        uniform = np.frombuffer(rounding_bits(4 * part.size), dtype="<u4") * _WORD
-        uniform += np.multiply(part, scale, dtype=np.float64)
-        np.floor(uniform, out=uniform)
-        rounded[start : start + part.size] = uniform
+        levels, uniform = scratch[:, : part.size]
+        # Widened by assignment: a ufunc that widens an operand as it goes takes longer.
+        levels[:] = part
+        levels *= scale
+        uniform[:] = np.frombuffer(rounding_bits(4 * part.size), dtype="<u4")
+        uniform *= _WORD
+        levels += uniform
+        np.floor(levels, out=levels)
+        rounded[start : start + part.size] = levels
     return rounded
 
 

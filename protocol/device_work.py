@@ -120,19 +120,17 @@ class JoinCohort:
     def _shares(self, view: CohortView, channels: Mapping[DeviceId, Channel]) -> SealedShares:
         everyone = view.points()
         points = {device: everyone[device] for device in channels}
-        seeds = self._split(self.secrets.self_seed, b"fedfleet/1/share/self-seed", view, points)
-        keys = self._split(self.secrets.mask_private, b"fedfleet/1/share/mask-private", view, points)
-        sealed = tuple(
-            (device, channels[device].seal(seeds[point] + keys[point])) for device, point in points.items()
+        secrets = (
+            (self.secrets.self_seed, self._stream_key(b"self-seed", view)),
+            (self.secrets.mask_private, self._stream_key(b"mask-private", view)),
         )
+        shares = shamir.split_many(secrets, threshold=view.threshold, points=list(points.values()))
+        sealed = tuple((device, channels[device].seal(shares[point])) for device, point in points.items())
         commitment = seed_commitment(view.transcript, self.own, self.secrets.self_seed)
         return SealedShares(self.manifest.order, view.transcript, commitment, sealed)
 
-    def _split(
-        self, secret: Secret, label: bytes, view: CohortView, points: Mapping[DeviceId, int]
-    ) -> dict[int, bytes]:
-        stream = derive(self.secrets.share_key, salt=view.transcript, label=label)
-        return shamir.split(secret, threshold=view.threshold, points=list(points.values()), stream_key=stream)
+    def _stream_key(self, use: bytes, view: CohortView) -> Secret:
+        return derive(self.secrets.share_key, salt=view.transcript, label=b"fedfleet/1/share/" + use)
 
 
 @dataclass(frozen=True)

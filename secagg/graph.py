@@ -174,12 +174,17 @@ def _upper_quantile(n: int, marked: int, drawn: int, odds: int) -> int:
 
 
 def _ring(members: Sequence[str], degree: int, transcript: bytes) -> list[str]:
-    """Put the members in the order of a pseudo-random function of their ids under the transcript."""
+    """Put the members in the order of a pseudo-random function of their ids under the transcript.
+
+    The complete graph is the same in every order.
+    """
     n = len(members)
     if len(set(members)) != n:
         raise GraphError("ids of members repeat")
     if not (degree == n - 1 or (degree % 2 == 0 and 0 < degree < n)):
         raise GraphError(f"{n} members cannot have {degree} neighbours each")
+    if degree == n - 1:
+        return list(members)
     label = b"fedfleet/1/ring"
     return sorted(members, key=lambda member: hmac.digest(transcript, label + member.encode(), "sha256"))
 

@@ -12,7 +12,8 @@ from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from secagg.errors import LowOrderPointError
 
@@ -32,6 +33,8 @@ _LOW_ORDER = frozenset(
     }
 )
 """u-coordinates of the points of order 1, 2, 4 and 8 on curve and twist, and their encodings beyond p."""
+
+_SHA256 = SHA256()
 
 PUBLIC_KEY_SIZE = 32
 """Bytes of an X25519 public key."""
@@ -81,7 +84,7 @@ def encode(*parts: bytes) -> bytes:
 
     Each part is preceded by its length as four big-endian bytes.
     """
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 def derive(secret: Secret, *, salt: bytes, label: bytes, length: int = SECRET_SIZE) -> Secret:
@@ -93,7 +96,25 @@ def derive(secret: Secret, *, salt: bytes, label: bytes, length: int = SECRET_SI
         label: the purpose; goes into HKDF's `info`.
         length: bytes of the key, 1 to 8160.
     """
-    return Secret(HKDF(SHA256(), length, salt, label).derive(secret.reveal()))
+    return expand(extract(secret, salt), label, length)
+
+
+def extract(secret: Secret, salt: bytes) -> Secret:
+    """Return the 32-byte key from which `expand` makes keys for several purposes (RFC 5869, section 2.2)."""
+    mac = _salted(salt).copy()
+    mac.update(secret.reveal())
+    return Secret(mac.finalize())
+
+
+def expand(extracted: Secret, label: bytes, length: int) -> Secret:
+    """Return the key for one purpose: with `extract`, what `derive` gives (RFC 5869, section 2.3)."""
+    return Secret(HKDFExpand(_SHA256, length, label).derive(extracted.reveal()))
+
+
+@lru_cache(maxsize=64)
+def _salted(salt: bytes) -> HMAC:
+    """Copying a keyed HMAC costs a third of keying one; a round has few transcripts and many secrets."""
+    return HMAC(salt, _SHA256)
 
 
 def public_key(private: Secret) -> bytes:

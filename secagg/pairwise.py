@@ -122,9 +122,9 @@ def _self_key(seed: Secret, transcript: bytes, device: str) -> Secret:
 
 def apply(vector: RingVector, expansions: Iterable[Expansion], *, remove: bool = False) -> None:
     """Add masks to a vector in place, or remove them."""
-    adder = StreamAdder()
+    adder = StreamAdder(vector)
     for expansion in expansions:
-        adder.add(vector, expansion.key, -expansion.sign if remove else expansion.sign)
+        adder.add(expansion.key, -expansion.sign if remove else expansion.sign)
 
 
 def expand_sum(layout: RingLayout, work: Sequence[Work]) -> RingVector:
@@ -144,10 +144,10 @@ def expand_into(total: RingVector, work: Sequence[Work]) -> None:
     Raises:
         LowOrderPointError: a public key in a group is not usable.
     """
-    adder = StreamAdder()
+    adder = StreamAdder(total)
     for item in work:
         for expansion in (item,) if isinstance(item, Expansion) else item:
-            adder.add(total, expansion.key, expansion.sign)
+            adder.add(expansion.key, expansion.sign)
 
 
 def share_out(work: Iterable[Work], size: int) -> Iterator[list[Work]]:

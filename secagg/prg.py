@@ -4,6 +4,8 @@ The initial counter block is always zero. That is safe because every key that co
 use (one pair or one device, in one transcript): no keystream is ever produced twice for two vectors.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
@@ -19,6 +21,7 @@ CHUNK = 256 * 1024
 _BLOCK = 16
 _FIRST_COUNTER = bytes(_BLOCK)
 _ZEROS = memoryview(bytes(CHUNK))
+_MODE = modes.CTR(_FIRST_COUNTER)
 
 
 class Keystream:
@@ -48,33 +51,35 @@ def add_stream(vector: RingVector, key: Secret, sign: int) -> None:
         key: 16 bytes, derived for this use alone.
         sign: +1 adds, -1 subtracts.
     """
-    StreamAdder().add(vector, key, sign)
+    StreamAdder(vector).add(key, sign)
 
 
 class StreamAdder:
-    """Adds streams to vectors through one buffer, which costs as much to get as a short stream to make."""
+    """Adds streams to one vector through one buffer, both cut in chunks once for all streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, vector: RingVector) -> None:
         # A block more than a chunk: releases before 45 ask for that room in update_into.
-        self._buffer = bytearray(CHUNK + _BLOCK)
-        self._room = memoryview(self._buffer)
-        self._words = {size: np.frombuffer(self._buffer, f"<u{size}") for size in (1, 2, 4)}
+        buffer = bytearray(CHUNK + _BLOCK)
+        self._room = memoryview(buffer)
+        self._pieces = [
+            (_ZEROS[: part.nbytes], np.frombuffer(buffer, part.dtype, part.size), part)
+            for block in (vector.metrics, vector.update)
+            for part in _parts(block)
+        ]
 
-    def add(self, vector: RingVector, key: Secret, sign: int) -> None:
+    def add(self, key: Secret, sign: int) -> None:
         """Do as `add_stream` says."""
         stream = _encryptor(key)
         operation = np.add if sign > 0 else np.subtract
-        for block in (vector.metrics, vector.update):
-            self._cover(block, stream, operation)
+        for zeros, words, part in self._pieces:
+            stream.update_into(zeros, self._room)
+            operation(part, words, part)
 
-    def _cover(self, block: Residues, stream: CipherContext, operation: np.ufunc) -> None:
-        size = block.dtype.itemsize
-        words, step = self._words[size], CHUNK // size
-        for start in range(0, block.size, step):
-            part = block[start : start + step]
-            stream.update_into(_ZEROS[: part.nbytes], self._room)
-            operation(part, words[: part.size], out=part)
+
+def _parts(block: Residues) -> Iterator[Residues]:
+    step = CHUNK // block.dtype.itemsize
+    return (block[start : start + step] for start in range(0, block.size, step))
 
 
 def _encryptor(key: Secret) -> CipherContext:
-    return Cipher(algorithms.AES(key.reveal()), modes.CTR(_FIRST_COUNTER)).encryptor()
+    return Cipher(algorithms.AES(key.reveal()), _MODE).encryptor()

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secagg.errors import SealError
-from secagg.keys import Secret, agree, derive, encode
+from secagg.keys import Secret, agree, encode, expand, extract
 
 SEAL_OVERHEAD = 16
 """Bytes by which a sealed message is longer than its content: the tag."""
@@ -26,13 +26,13 @@ class Channel:
     """What one device and one peer share for sealing to each other: one agreement serves both directions.
 
     Attributes:
-        shared: the pair's X25519 shared secret.
+        extracted: from the pair's X25519 shared secret; both directions' keys are made from it.
         own: id of the device.
         peer: id of the peer.
         transcript: hash of the round so far, equal on both sides.
     """
 
-    shared: Secret
+    extracted: Secret
     own: str
     peer: str
     transcript: bytes
@@ -59,9 +59,7 @@ class Channel:
         """Return the cipher and the associated data of one direction."""
         context = encode(self.transcript, sender.encode(), receiver.encode())
         label = b"fedfleet/1/seal" + context
-        return AESGCM(
-            derive(self.shared, salt=self.transcript, label=label, length=_KEY_SIZE).reveal()
-        ), context
+        return AESGCM(expand(self.extracted, label, _KEY_SIZE).reveal()), context
 
 
 def open_channel(private: Secret, peer_public: bytes, *, transcript: bytes, own: str, peer: str) -> Channel:
@@ -77,7 +75,7 @@ def open_channel(private: Secret, peer_public: bytes, *, transcript: bytes, own:
     Raises:
         LowOrderPointError: the peer's public key is not usable.
     """
-    return Channel(agree(private, peer_public), own, peer, transcript)
+    return Channel(extract(agree(private, peer_public), transcript), own, peer, transcript)
 
 
 def seal(

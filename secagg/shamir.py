@@ -37,31 +37,34 @@ Elements = NDArray[np.uint64]
 
 
 def split(secret: Secret, *, threshold: int, points: Sequence[int], stream_key: Secret) -> dict[int, bytes]:
-    """Share a secret so that any `threshold` of the shares give it back and fewer say nothing.
+    """Share one secret as `split_many` does; return the 36-byte share for each point."""
+    return split_many([(secret, stream_key)], threshold=threshold, points=points)
+
+
+def split_many(
+    secrets: Sequence[tuple[Secret, Secret]], *, threshold: int, points: Sequence[int]
+) -> dict[int, bytes]:
+    """Share each secret so that any `threshold` of its shares give it back and fewer say nothing.
 
     Args:
-        secret: 32 bytes.
+        secrets: each with its stream key: 32 bytes, and 16 or 32 that give the coefficients. Never split two
+            secrets with one stream key: the difference of two shares would be the difference of the secrets.
         threshold: t, 1 to the number of points.
         points: where the polynomials are evaluated, distinct, 1 to p - 1; one for each receiver.
-        stream_key: 16 or 32 bytes that give the coefficients. Never split two secrets with one stream key:
-            the difference of two shares would be the difference of the secrets.
 
     Returns:
-        The 36-byte share for each point.
+        For each point the 36-byte shares of the secrets, one after the other.
 
     Raises:
         ShareError: an argument is out of range.
     """
-    if len(secret) != SECRET_SIZE or not 1 <= threshold <= len(points):
-        raise ShareError(f"cannot split {secret} among {len(points)} with threshold {threshold}")
+    if not 1 <= threshold <= len(points) or any(len(secret) != SECRET_SIZE for secret, _ in secrets):
+        raise ShareError(f"cannot split {secrets} among {len(points)} with threshold {threshold}")
     if len(set(points)) != len(points):
         raise ShareError("points repeat")
     _check_range(min(points), max(points))
-    where = np.array(points, np.uint64)[:, None]
-    coefficients = _uniform_elements(stream_key, (threshold - 1) * LIMBS).reshape(threshold - 1, LIMBS)
-    values = np.zeros((len(points), LIMBS), np.uint64)
-    for row in (*coefficients, _limbs(secret)):  # Horner's rule
-        values = _reduce(values * where + row)
+    coefficients = np.hstack([_coefficients(secret, key, threshold) for secret, key in secrets])
+    values = _product(_powers(np.array(points, np.uint64)[:, None], threshold), coefficients)
     return {point: row.tobytes() for point, row in zip(points, values.astype("<u4"), strict=True)}
 
 
@@ -261,6 +264,23 @@ def _inverse(elements: Elements) -> Elements:
     return result
 
 
+def _powers(points: Elements, count: int) -> Elements:
+    """Return (n, count): the powers of (n, 1) points, the highest first, `count` doubled at each step."""
+    powers, factor = np.ones_like(points), points
+    while powers.shape[1] < count:
+        powers = np.hstack([powers * factor % np.uint64(PRIME), powers])
+        factor = factor * factor % np.uint64(PRIME)
+    return powers[:, -count:]
+
+
+def _product(left: Elements, right: Elements) -> Elements:
+    """Multiply matrices, (n, t) by (t, m) with t ≤ 2^16: 16 bits of `right` at a time, so that sums fit."""
+    high = (left @ (right >> np.uint64(16))) % np.uint64(PRIME)
+    low = left @ (right & np.uint64(2**16 - 1))
+    total: Elements = ((high << np.uint64(16)) + low) % np.uint64(PRIME)
+    return total
+
+
 def _reduce(values: Elements) -> Elements:
     """Reduce values up to p² - p modulo p = 2^31 - 1; as 2^31 ≡ 1, the high part is added to the low one."""
     folded = values >> np.uint64(31)
@@ -273,6 +293,12 @@ def _reduce(values: Elements) -> Elements:
 def _check_range(least: int, most: int) -> None:
     if not 1 <= least <= most < PRIME:
         raise ShareError(f"points are from 1 to p - 1, not {least} to {most}")
+
+
+def _coefficients(secret: Secret, stream_key: Secret, threshold: int) -> Elements:
+    """Return (t, 9): each limb's polynomial in a column, the secret in the last row."""
+    random = _uniform_elements(stream_key, (threshold - 1) * LIMBS)
+    return np.append(random, _limbs(secret)).reshape(threshold, LIMBS)
 
 
 def _uniform_elements(stream_key: Secret, count: int) -> Elements:

@@ -105,6 +105,17 @@ def test_any_threshold_of_shares_gives_the_secret(
     assert all(shamir.evaluate(given_shares, threshold, point) == shares[point] for point in points)
 
 
+@given(st.lists(st.tuples(secrets, secrets), min_size=1, max_size=4), st.integers(1, 12), st.integers(0, 12))
+@settings(deadline=None)
+def test_secrets_split_together_have_the_shares_of_each(
+    pairs: list[tuple[Secret, Secret]], threshold: int, spare: int
+) -> None:
+    points = range(1, threshold + spare + 1)
+    alone = [shamir.split(each, threshold=threshold, points=points, stream_key=key) for each, key in pairs]
+    together = shamir.split_many(pairs, threshold=threshold, points=points)
+    assert together == {point: b"".join(shares[point] for shares in alone) for point in points}
+
+
 @given(secrets, st.data(), st.integers(2, 6), st.integers(1, 4))
 @settings(deadline=None, max_examples=50)
 def test_liars_never_change_the_secret(

@@ -5,7 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from secagg.keys import RoundSecrets, Secret, agree, derive, encode, public_key, seed_commitment
+from secagg.keys import (
+    RoundSecrets,
+    Secret,
+    agree,
+    derive,
+    encode,
+    expand,
+    extract,
+    public_key,
+    seed_commitment,
+)
 
 ALICE = Secret(bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"))
 BOB = Secret(bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
@@ -56,6 +66,13 @@ def test_hkdf_is_that_of_rfc_5869() -> None:
     assert third.reveal().hex() == (
         "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
     )
+
+
+def test_one_extraction_serves_several_purposes() -> None:
+    extracted = extract(MASTER, b"salt")
+    assert "Secret(32 bytes)" in repr(extracted)
+    for label in (b"one", b"two"):
+        assert expand(extracted, label, 16) == derive(MASTER, salt=b"salt", label=label, length=16)
 
 
 def test_key_agreement_is_that_of_rfc_7748() -> None:

@@ -48,10 +48,12 @@ def test_a_vector_takes_the_stream_in_order(bits: int, dtype: str, size: int) ->
 
 def test_minus_takes_away_what_plus_added_and_the_buffer_leaves_no_trace() -> None:
     layout = RingLayout(100_003, 20, 5)
-    adder, vector = StreamAdder(), RingVector.zeros(layout)
-    adder.add(RingVector.zeros(layout), Secret(b"another key 16 B"), 1)
-    adder.add(vector, KEY, 1)
+    vector = RingVector.zeros(layout)
+    adder = StreamAdder(vector)
+    adder.add(KEY, 1)
     assert np.any(vector.update)
-    adder.add(vector, KEY, -1)
+    adder.add(Secret(b"another key 16 B"), 1)
+    adder.add(KEY, -1)
+    adder.add(Secret(b"another key 16 B"), -1)
     assert not np.any(vector.update)
     assert not np.any(vector.metrics)
