@@ -47,8 +47,9 @@ def split_many(
     """Share each secret so that any `threshold` of its shares give it back and fewer say nothing.
 
     Args:
-        secrets: each with its stream key: 32 bytes, and 16 or 32 that give the coefficients. Never split two
-            secrets with one stream key: the difference of two shares would be the difference of the secrets.
+        secrets: one or more, each with its stream key: 32 bytes, and 16 or 32 that give the coefficients.
+            Never split two secrets with one stream key: the difference of two shares would be the
+            difference of the secrets.
         threshold: t, 1 to the number of points.
         points: where the polynomials are evaluated, distinct, 1 to p - 1; one for each receiver.
 
