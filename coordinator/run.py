@@ -311,6 +311,8 @@ class Run:
             self._notices.show_result(order, self._result)
         else:
             await self._aborted(order, ended.reason, half.seconds)
+            # The broker may have lost it after it said that it has it; devices would wait for it for ever.
+            await self._notices.publish(self._bundle, self._bundle_ref)
         # Devices that come back late still find how the last round ended; the one before is of no use.
         await self._notices.clear(keep=self._weights_ref.sha256)
         self._notices.last = (order, manifest.weights)

@@ -254,7 +254,7 @@ class VirtualFleet:
         for effect in effects:
             self._perform(effect)
 
-    def _perform(self, effect: fx.Effect) -> None:
+    def _perform(self, effect: fx.Effect) -> None:  # noqa: C901 - one line an effect
         match effect:
             case fx.WakeAt(time):
                 self.wake = time
