@@ -10,7 +10,7 @@ RESULTS_FILE = "results.jsonl"
 
 
 class ModelStore:
-    """A folder of files that follow from the state, and are written again from it at every start.
+    """A folder of files that follow from the state and are written from it at the start and after each round.
 
     Args:
         folder: made if it does not exist.
@@ -23,15 +23,7 @@ class ModelStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
 
-    def export(self, model: bytes) -> None:
-        """Write the inference model."""
+    def export(self, model: bytes, results: Sequence[str]) -> None:
+        """Write the inference model, and all results so far, one JSON line each."""
+        write_synced(self.folder / RESULTS_FILE, "".join(f"{line}\n" for line in results).encode())
         write_synced(self.folder / MODEL_FILE, model)
-
-    def export_results(self, lines: Sequence[str]) -> None:
-        """Write all results so far, one JSON line each."""
-        write_synced(self.folder / RESULTS_FILE, "".join(f"{line}\n" for line in lines).encode())
-
-    def append_result(self, line: str) -> None:
-        """Add one result."""
-        with (self.folder / RESULTS_FILE).open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")

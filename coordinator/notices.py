@@ -6,7 +6,6 @@ from importlib.metadata import version
 import structlog
 
 from broker.transport import TransportError
-from coordinator.model_store import ModelStore
 from coordinator.rounds import Desk, decision_topics
 from coordinator.state import stored_message
 from protocol.chunks import BlobRef
@@ -26,15 +25,13 @@ class Notices:
 
     Args:
         desk: what the coordinator acts with.
-        store: where results are exported to.
 
     Attributes:
         last: the newest round whose decisions and weights the broker keeps.
     """
 
-    def __init__(self, desk: Desk, store: ModelStore) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._store = store
         self.last: tuple[Order, BlobRef] | None = None
 
     def show(self, state: CoordinatorState, why: str) -> None:
@@ -54,8 +51,7 @@ class Notices:
         self._desk.board.show(self._desk.topics.model_status, status)
 
     def show_result(self, order: Order, result: RoundResult) -> None:
-        """How a round ended, as the state has it."""
-        self._store.append_result(self._desk.state.results[-1])
+        """How a round ended."""
         self._desk.board.show(self._desk.topics.round_result(order), result, expiry=RESULT_LASTS)
         _log.info("round_over", number=order.round, result=result.result, reason=result.reason)
 

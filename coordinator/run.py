@@ -99,7 +99,7 @@ class Run:
         self._outrun = asyncio.Event()
         self._result = RoundResult(0, "aborted")
         self._half: JournaledRound | None = None
-        self._notices = Notices(desk, store)
+        self._notices = Notices(desk)
         self._state.journal.on_trouble = self._disk_trouble
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -160,7 +160,6 @@ class Run:
             self._state.epoch += 1
         await self._state.begin()
         self._marks.on_rise = self._marked
-        self._store.export_results(self._state.results)
         await self._export()
         self._notices.show("online", "starting")
         self._notices.show_model(self._weights_ref)
@@ -306,13 +305,13 @@ class Run:
         order, ended = half.half.order, half.half
         self._half = None
         if ended.phase is Phase.COMMITTED:
-            await self._export()
             self._notices.show_model(self._weights_ref)
             self._notices.show_result(order, self._result)
         else:
             await self._aborted(order, ended.reason, half.seconds)
             # The broker may have lost it after it said that it has it; devices would wait for it for ever.
             await self._notices.publish(self._bundle, self._bundle_ref)
+        await self._export()
         # Devices that come back late still find how the last round ended; the one before is of no use.
         await self._notices.clear(keep=self._weights_ref.sha256)
         self._notices.last = (order, manifest.weights)
@@ -371,9 +370,12 @@ class Run:
         self._weights_ref = ref
 
     async def _export(self) -> None:
-        """The inference model for users."""
+        """What users take away; a disk that refuses it costs no round, the next one writes it again."""
         model = await asyncio.to_thread(export_inference, self._artifact.bundle, self._state.model.vector)
-        await asyncio.to_thread(self._store.export, model)
+        try:
+            await asyncio.to_thread(self._store.export, model, self._state.results)
+        except OSError as error:
+            _log.warning("not_exported", cause=str(error))
 
     async def _aborted(self, order: Order, reason: str, seconds: float) -> None:
         result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3))

@@ -27,14 +27,20 @@ from protocol.plan import MAX_COHORT
 from protocol.status import RoundResult, encode_status
 from runtime.blobs import BlobStore
 from runtime.clock import Clock
+from runtime.files import in_words
 from runtime.journal import Journal, Statement
 
 _M = TypeVar("_M", bound=Message)
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 
 JOURNAL_FILE = "coordinator.db"
 
 HOME_FILE = ".home"
 """Tells a state folder from its copies; never written."""
+
+TRY_AGAIN = 1.0
+"""Seconds between two tries when the disk refuses."""
 
 KEPT_MODELS = 3
 """Weights of so many committed rounds stay on disk: enough to go back a step, and bounded."""
@@ -162,6 +168,7 @@ class CoordinatorState:
 
     def __init__(self, folder: Path, bundle: bytes, initial: Callable[[], Model], clock: Clock) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._clock = clock
         self._file = folder / JOURNAL_FILE
         self._home_file = folder / HOME_FILE
         if not self._home_file.exists():
@@ -261,7 +268,7 @@ class CoordinatorState:
             ("open_round", {**place, "opening": msgspec.msgpack.encode(opening)}),
         )
         await self.journal.flushed()
-        await asyncio.to_thread(self.spool.keep_only, ())
+        await self._insist(self.spool.keep_only, ())
 
     def record(self, event: Recorded | None, decisions: Sequence[bytes]) -> None:
         """Queue an event of the open round and the decisions that came of it, as one unit."""
@@ -284,7 +291,7 @@ class CoordinatorState:
         self.model = model
         await self.journal.flushed()
         kept = {cast("bytes", model) for (model,) in self.journal.select("read_models")}
-        await asyncio.to_thread(self._models.keep_only, kept | {name})
+        await self._insist(self._models.keep_only, kept | {name})
 
     async def abort(self, outcome: Outcome, result: RoundResult) -> None:
         """Store the end of the open round, which came to nothing."""
@@ -308,4 +315,19 @@ class CoordinatorState:
         ]
 
     async def _put(self, model: Model) -> bytes:
-        return await asyncio.to_thread(self._models.put, msgspec.msgpack.encode(model))
+        return await self._insist(self._models.put, msgspec.msgpack.encode(model))
+
+    async def _insist(self, act: Callable[[_A], _R], argument: _A) -> _R:
+        """Act on the disk until it works; like the journal, everything waits for it."""
+        trouble = ""
+        while True:
+            try:
+                result = await asyncio.to_thread(act, argument)
+            except OSError as error:
+                trouble = in_words(error)
+                self.journal.on_trouble(trouble)
+                await self._clock.sleep(TRY_AGAIN)
+            else:
+                if trouble:
+                    self.journal.on_trouble("")
+                return result

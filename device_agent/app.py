@@ -16,7 +16,7 @@ from device_agent.settings import AgentSettings
 from models.engines import available_engines
 from models.training_process import TrainingWorker
 from protocol.certificates import FleetTrust, Role
-from protocol.device_checks import DeviceContext, check_order
+from protocol.device_checks import DeviceContext, check_generation, check_order
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Seconds
@@ -190,6 +190,7 @@ class Agent:
         if current is not None and message.order == current.round.order:
             current.told(frame)
         elif isinstance(message, Manifest):
+            check_generation(message.order, frame.signer)
             check_order(message.order, self._newest)
             self._newest = message.order
             self._invited(Opened(frame.signer, message, frame.body, frame.frame, frame.signature))

@@ -4,7 +4,6 @@ The entered round is the tombstone of invariant I2: it is synced before the roun
 agent never joins a round again whose masks it may have used.
 """
 
-import errno
 from pathlib import Path
 
 import msgspec
@@ -89,8 +88,3 @@ class AgentMemory:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_synced(self._file, msgspec.json.encode(record))
         self._record = record
-
-
-def in_words(error: OSError) -> str:
-    """Why the disk refused, for others: without a path, which is nobody's business."""
-    return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "disk error"

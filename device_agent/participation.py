@@ -8,7 +8,7 @@ import structlog
 
 from broker.transport import Delivery, Transport, TransportError
 from device_agent.artifacts import ArtifactCache
-from device_agent.memory import AgentMemory, in_words
+from device_agent.memory import AgentMemory
 from device_agent.settings import AgentSettings
 from models.errors import TrainingFailedError
 from models.training_process import TrainingWorker
@@ -45,6 +45,7 @@ from runtime.clock import Clock
 from runtime.compute import Computer
 from runtime.driver import Driver
 from runtime.entropy import Entropy
+from runtime.files import in_words
 from runtime.identity import Identity
 from runtime.status_board import StatusBoard
 from runtime.transfers import Uploader, fetch_blob

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -34,3 +35,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def in_words(error: OSError) -> str:
+    """Why the disk refused, for others: without a path, which is nobody's business."""
+    return "disk full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "disk error"

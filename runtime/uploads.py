@@ -18,7 +18,7 @@ import structlog
 
 from broker.transport import Delivery, Subscription, Transport, TransportError
 from protocol.chunks import Assembly, BlobRef, Chunk, check, split
-from protocol.errors import FedfleetError, FrameError, MisuseError, PeerError, ProtocolError
+from protocol.errors import MAX_CAUSE, FedfleetError, FrameError, MisuseError, PeerError, ProtocolError
 from protocol.ids import DeviceId
 from protocol.topics import Topics
 from runtime.clock import Clock, happens
@@ -305,4 +305,4 @@ def _decoded(frame: bytes) -> Chunk:
     try:
         return _chunks.decode(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        raise FrameError(f"not a chunk: {error}") from None
+        raise FrameError(f"not a chunk: {str(error)[:MAX_CAUSE]}") from None

@@ -11,12 +11,13 @@ from structlog.testing import capture_logs
 
 from device_agent.artifacts import KEPT, ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
-from device_agent.memory import FILE, AgentMemory, DamagedStateError, in_words
+from device_agent.memory import FILE, AgentMemory, DamagedStateError
 from device_agent.settings import ConditionSettings
 from protocol.chunks import MIN_CHUNK_SIZE, describe, split
 from protocol.ids import ORIGIN, Order
 
 # Memory.
+from runtime.files import in_words
 
 
 def test_starts_are_counted_and_rounds_remembered_over_restarts(tmp_path: Path) -> None:
