@@ -97,7 +97,6 @@ class Run:
         self._weights_ref = describe(self._state.model.weights)
         self._marks = HighWaterMark(trust, desk.clock)
         self._outrun = asyncio.Event()
-        self._result = RoundResult(0, "aborted")
         self._half: JournaledRound | None = None
         self._notices = Notices(desk)
         self._state.journal.on_trouble = self._disk_trouble
@@ -146,6 +145,7 @@ class Run:
 
     async def _begin(self) -> None:
         self._notices.show("online", "starting")
+        await self._notices.publish(self._bundle, self._bundle_ref)
         kept = self._state.newest_round()
         await self._consult(is_open=kept is not None and not kept.over)
         ours = HighWater(self._order, len(kept.decisions) if kept else 0)
@@ -163,7 +163,6 @@ class Run:
         await self._export()
         self._notices.show("online", "starting")
         self._notices.show_model(self._weights_ref)
-        await self._notices.publish(self._bundle, self._bundle_ref)
         if kept is not None:
             await self._go_on(kept, "its state was rolled back or copied" if behind or copied else "")
 
@@ -190,6 +189,7 @@ class Run:
         manifest = stored_message(kept.opening.manifest, Manifest)
         self._notices.last = (kept.order, manifest.weights)
         if kept.over:
+            self._notices.show_result(kept.order, self._state.last_result)
             await self._notices.announce(kept.order, *kept.decisions)
             return
         ended = _end_of(kept)
@@ -215,9 +215,7 @@ class Run:
         last = kept.events[-1].unix if kept.events else kept.opening.started
         away = Seconds(max(0.0, self._desk.clock.unix() - last))
         _log.info("resumed", round=kept.order.round, phase=half.progress.phase, away=round(away, 1))
-        await self._run_round(
-            half, manifest, kept.opening, Resumed(away) if kept.events else Begin(), unfinished
-        )
+        await self._run_round(half, kept.opening, Resumed(away) if kept.events else Begin(), unfinished)
 
     async def _give_up(self, order: Order, reason: str) -> None:
         """End a round that has no half, and tell its devices."""
@@ -262,7 +260,7 @@ class Run:
             started=self._desk.clock.unix(),
         )
         await self._state.open_round(order, opening)
-        await self._run_round(self._half_of(manifest, opening), manifest, opening, Begin(), [])
+        await self._run_round(self._half_of(manifest, opening), opening, Begin(), [])
 
     def _next_order(self) -> Order:
         """The next round number, beyond everything any device has seen."""
@@ -290,12 +288,7 @@ class Run:
         return JournaledRound(half, self._state, self._desk.signer, self._desk.clock)
 
     async def _run_round(
-        self,
-        half: JournaledRound,
-        manifest: Manifest,
-        opening: Opening,
-        begin: Begin | Resumed,
-        unfinished: Sequence[Effect],
+        self, half: JournaledRound, opening: Opening, begin: Begin | Resumed, unfinished: Sequence[Effect]
     ) -> None:
         await self._notices.publish(self._state.model.weights, self._weights_ref)
         self._notices.show("online", "")
@@ -306,7 +299,7 @@ class Run:
         self._half = None
         if ended.phase is Phase.COMMITTED:
             self._notices.show_model(self._weights_ref)
-            self._notices.show_result(order, self._result)
+            self._notices.show_result(order, self._state.last_result)
         else:
             await self._aborted(order, ended.reason, half.seconds)
             # The broker may have lost it after it said that it has it; devices would wait for it for ever.
@@ -314,7 +307,7 @@ class Run:
         await self._export()
         # Devices that come back late still find how the last round ended; the one before is of no use.
         await self._notices.clear(keep=self._weights_ref.sha256)
-        self._notices.last = (order, manifest.weights)
+        self._notices.last = (order, ended.manifest.weights)
         await self._desk.clock.sleep(ended.retry_after)
 
     def _manifest(self, order: Order, choice: Choice) -> Manifest:
@@ -351,7 +344,7 @@ class Run:
         )
         model = Model.of(weights, moments)
         ref = await asyncio.to_thread(describe, model.weights)
-        self._result = RoundResult(
+        result = RoundResult(
             round=self._order.round,
             result="committed",
             survivors=effect.survivors,
@@ -366,7 +359,7 @@ class Run:
             bytes_up=_bytes_up(half.half.manifest),
             model=f"sha256:{ref.sha256.hex()}",
         )
-        await self._state.commit(model, outcome, self._result, half.frame_of(effect.ended))
+        await self._state.commit(model, outcome, result, half.frame_of(effect.ended))
         self._weights_ref = ref
 
     async def _export(self) -> None:

@@ -240,6 +240,11 @@ class CoordinatorState:
             [frame for (frame,) in decisions],
         )
 
+    @property
+    def last_result(self) -> RoundResult:
+        """How the newest round that is over ended."""
+        return msgspec.json.decode(self.results[-1], type=RoundResult)
+
     # Writing.
 
     async def begin(self) -> None:
