@@ -6,6 +6,8 @@ after the row that did.
 """
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -44,6 +46,10 @@ TRY_AGAIN = 1.0
 
 KEPT_MODELS = 3
 """Weights of so many committed rounds stay on disk: enough to go back a step, and bounded."""
+
+
+class StateRefusedError(FedfleetError):
+    """The disk refuses the state folder."""
 
 
 class OtherModelError(FedfleetError):
@@ -161,29 +167,38 @@ class CoordinatorState:
         spool: masked updates that are in no stored sum yet, and the newest sum.
 
     Raises:
+        StateRefusedError: see there.
         JournalError: the file is in use, damaged or of a newer release; it is left untouched.
         OtherModelError: see there.
         BlobError: a model's file is missing or damaged.
     """
 
     def __init__(self, folder: Path, bundle: bytes, initial: Callable[[], Model], clock: Clock) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clock = clock
         self._file = folder / JOURNAL_FILE
         self._home_file = folder / HOME_FILE
+        self.history: tuple[Outcome, ...] = ()
+        self.results: list[str] = []
+        self.seconds = 0.0
+        with contextlib.ExitStack() as opened:
+            try:
+                self._open(folder, opened)
+                self._load(bundle, initial)
+            except (OSError, sqlite3.Error) as error:
+                raise StateRefusedError(
+                    f"{folder} cannot be used ({error}); make room or rights for it, or choose another state "
+                    "folder"
+                ) from error
+            opened.pop_all()
+
+    def _open(self, folder: Path, opened: contextlib.ExitStack) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self._home_file.exists():
             self._home_file.touch()
-        self.journal = Journal(self._file, files("coordinator") / "sql", clock)
-        try:
-            self.spool = BlobStore(folder / "spool")
-            self._models = BlobStore(folder / "models")
-            self.history: tuple[Outcome, ...] = ()
-            self.results: list[str] = []
-            self.seconds = 0.0
-            self._load(bundle, initial)
-        except BaseException:
-            self.close()
-            raise
+        self.journal = Journal(self._file, files("coordinator") / "sql", self._clock)
+        opened.callback(self.close)
+        self.spool = BlobStore(folder / "spool")
+        self._models = BlobStore(folder / "models")
 
     def close(self) -> None:
         """Release the files; what was not flushed is forgotten."""

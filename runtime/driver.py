@@ -90,6 +90,7 @@ class Driver(Generic[EventT]):
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.Task[None] | None = None
+        self._alarm_time = Seconds(float("inf"))
 
     def feed(self, event: EventT) -> None:
         """Tell the round what happened; once it is over nobody listens."""
@@ -141,13 +142,17 @@ class Driver(Generic[EventT]):
                     self._start(self._perform(effect))
 
     def _set_alarm(self, time: Seconds) -> None:
+        if time == self._alarm_time:
+            return
         if self._alarm is not None:
             self._alarm.cancel()
+        self._alarm_time = time
         if time < float("inf"):
             self._alarm = self._start(self._wake(time))
 
     async def _wake(self, time: Seconds) -> None:
         await self._clock.sleep(max(0.0, time - self._clock.now()))
+        self._alarm_time = Seconds(float("inf"))
         self._events.put_nowait(Woke())
 
     async def _compute(self, effect: Compute) -> None:

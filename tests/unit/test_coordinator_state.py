@@ -21,6 +21,7 @@ from coordinator.state import (
     Opening,
     OtherModelError,
     Recorded,
+    StateRefusedError,
 )
 from coordinator.stopping import Outcome
 from protocol.errors import FedfleetError
@@ -243,6 +244,12 @@ async def test_a_missing_model_is_an_error_that_names_the_file(tmp_path: Path) -
     shutil.rmtree(tmp_path / "models")
     with pytest.raises(MissingBlobError, match="Restore it from a backup"):
         opened(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StateRefusedError, match="choose another state folder"):
+        opened(tmp_path / "file" / "state")
 
 
 def test_the_errors_are_told_to_users_as_sentences() -> None:

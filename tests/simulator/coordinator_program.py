@@ -1,0 +1,154 @@
+"""The coordinator's program in the simulator, composed as in `coordinator.app`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast as typed
+
+import msgspec
+
+from broker.transport import Will
+from coordinator.evaluation import Evaluator
+from coordinator.fleet import Fleet
+from coordinator.model_store import ModelStore
+from coordinator.round_entries import UploadedEntry, decode_entry
+from coordinator.rounds import Desk
+from coordinator.run import Run
+from coordinator.server_optimizer import initial_state
+from coordinator.settings import CoordinatorSettings
+from coordinator.state import CoordinatorState, Model
+from protocol.effects import Commit
+from protocol.status import CoordinatorStatus, RoundResult, encode_status
+from protocol.topics import Topics
+from runtime.compute import Computer
+from runtime.status_board import StatusBoard
+from runtime.transfers import UploadReceiver
+from simulator.actors import FLEET, NO_BROKER, Life, cast, plan
+from simulator.oracle import Durable, Oracle
+
+Commits = Callable[[Commit], Awaitable[None]]
+
+
+@dataclass
+class CoordinatorSetting:
+    """What a coordinator's program is built from; the settings file of an actor.
+
+    Attributes:
+        folder: of its state.
+        devices: to wait for before the first round.
+        corrupt_fraction: the plan's gamma.
+        state: what the living program holds open.
+    """
+
+    folder: Path
+    devices: int
+    corrupt_fraction: float
+    state: CoordinatorState | None = None
+
+    def records(self, frame: bytes) -> bool:
+        """Whether a manifest or decision is durable."""
+        if self.state is None:
+            return False
+        decisions = self.state.journal.select("read_decisions")
+        newest = self.state.journal.select("read_newest_round")
+        return (frame,) in decisions or any(frame in typed("bytes", row[3]) for row in newest)
+
+    def holds(self, blob: bytes) -> bool:
+        """Whether an update is durably in the open round, by its hash."""
+        if self.state is None:
+            return False
+        entries = [decode_entry(typed("bytes", row[2])) for row in self.state.journal.select("read_events")]
+        return any(isinstance(entry, UploadedEntry) and entry.ref.sha256 == blob for entry in entries)
+
+
+async def run_coordinator(setting: CoordinatorSetting, life: Life, oracle: Oracle) -> None:
+    """The coordinator's program."""
+    async with compose_coordinator(setting, life, oracle) as run:
+        await run.run(asyncio.Event())
+
+
+@contextlib.asynccontextmanager
+async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: Oracle) -> AsyncIterator[Run]:
+    """Everything a coordinator acts with, on this network and in this folder."""
+    identity, topics = cast().coordinator, Topics(FLEET)
+    will = Will(topics.coordinator_status, encode_status(CoordinatorStatus("lost", "0")))
+    transport = life.connect(identity.name, will)
+    trust, artifact, rules = cast().trust(identity.name), cast().artifact, plan(setting.corrupt_fraction)
+    async with contextlib.AsyncExitStack() as stack:
+        state = CoordinatorState(
+            setting.folder,
+            artifact.bundle.id,
+            lambda: Model.of(artifact.weights, initial_state(rules.server, artifact.weights.size)),
+            life.clock,
+        )
+        setting.state = state
+        stack.callback(state.close)
+        oracle.finds(durable(state))
+        computer = await stack.enter_async_context(Computer(2))
+        uploads = UploadReceiver(
+            transport,
+            topics,
+            "main",
+            lambda *grant: current.grant(*grant),  # noqa: PLW0108 - `current` is made below
+            clock=life.clock,
+        )
+        desk = Desk(
+            signer=identity,
+            topics=topics,
+            transport=transport,
+            board=StatusBoard(transport),
+            fleet=Fleet(trust, life.clock),
+            uploads=uploads,
+            state=state,
+            computer=computer,
+            clock=life.clock,
+        )
+        current = Run(
+            desk,
+            _settings(setting),
+            rules,
+            artifact,
+            ModelStore(setting.folder),
+            Evaluator(artifact.bundle.encode(), None),
+            trust,
+            1,
+            life.chance.random,
+        )
+        current._commit = _watched(current._commit, oracle)  # type: ignore[method-assign, assignment]
+        yield current
+
+
+def _watched(commit: Commits, oracle: Oracle) -> Commits:
+    async def watched(effect: Commit) -> None:
+        oracle.sums(effect.ended.order, effect.mean.mean, effect.survivors)
+        await commit(effect)
+
+    return watched
+
+
+def durable(state: CoordinatorState) -> Durable:
+    """What a coordinator's disk says of its run."""
+    rows = state.journal.select("read_run")
+    if not rows:
+        return Durable(cast().artifact.weights, 0, 0)
+    weights = msgspec.msgpack.decode(state._models.get(typed("bytes", rows[0][4])), type=Model).vector
+    outcomes = state.journal.select("read_outcomes")
+    results = [msgspec.json.decode(typed("str", row[4]), type=RoundResult) for row in outcomes]
+    return Durable(
+        weights, sum(bool(row[0]) for row in outcomes), sum(one.result == "committed" for one in results)
+    )
+
+
+def _settings(setting: CoordinatorSetting) -> CoordinatorSettings:
+    return CoordinatorSettings(
+        fleet=FLEET,
+        broker=NO_BROKER,
+        identity=setting.folder,
+        state=setting.folder,
+        plan=setting.folder,
+        workers=2,
+        seed=1,
+        start_when=setting.devices,
+    )

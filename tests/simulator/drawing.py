@@ -1,0 +1,233 @@
+"""Draws a schedule from a seed: every kind of fault, alone or together, at any time and any step."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from msgspec.structs import replace
+
+from simulator.operations import (
+    BRIEF,
+    COORDINATOR,
+    AnyOperation,
+    BrokerRestart,
+    ClockJump,
+    Clone,
+    Crash,
+    Cut,
+    DiskFull,
+    Lie,
+    Malice,
+    Noise,
+    Replay,
+    Restore,
+    Schedule,
+    Slow,
+)
+
+LATEST = 25.0
+"""Virtual seconds in which faults begin: one or two rounds."""
+
+MOST = 6
+"""Faults of one schedule. More seldom find more, and cost as much time as they have left rounds to end."""
+
+BRIEF_PART = 0.15
+"""Of the schedules: in these the faults are so brief that no round may lose anybody."""
+
+AWAY = 700.0
+"""Seconds after which no round can be gone on with."""
+
+COORDINATOR_STEPS = 1600
+DEVICE_STEPS = 500
+"""Steps before which crashes fall: about two rounds."""
+
+
+_Draw = Callable[[random.Random, Sequence[str]], list[AnyOperation]]
+
+
+def schedule_for(seed: int) -> Schedule:
+    """The schedule of a seed; the same in every process."""
+    chance = random.Random(f"schedule/{seed}")
+    devices = chance.randrange(4, 8)
+    schedule = Schedule(
+        seed=seed,
+        devices=devices,
+        corrupt_fraction=chance.choice((1 / 3, 0.2)),
+        latency=chance.choice((0.01, 0.05, 0.3)),
+        training=chance.choice((4.0, 10.0, 20.0)),
+    )
+    return schedule.with_operations(_operations(chance, schedule.names))
+
+
+def _operations(chance: random.Random, devices: Sequence[str]) -> list[AnyOperation]:
+    if chance.random() < BRIEF_PART:
+        return _brief(chance, devices)
+    count = chance.randint(1, MOST)
+    kinds = chance.choices(list(_DRAWN), [weight for weight, _ in _DRAWN.values()], k=count)
+    once = [kind for place, kind in enumerate(kinds) if kind not in _ONCE or kind not in kinds[:place]]
+    return [operation for kind in once for operation in _DRAWN[kind][1](chance, devices)]
+
+
+def _brief(chance: random.Random, devices: Sequence[str]) -> list[AnyOperation]:
+    start = _when(chance)
+    kinds = chance.choices(["noise", "broker", "crash"], [6, 1, 2], k=chance.randint(1, 3))
+    drawn = [operation for kind in kinds for operation in _DRAWN[kind][1](chance, devices)]
+    return [
+        replace(
+            operation,
+            start=operation.start if isinstance(operation, Crash) else round(start + chance.random(), 3),
+            seconds=min(operation.seconds, BRIEF - 1.0),
+        )
+        for operation in drawn
+    ]
+
+
+def _when(chance: random.Random) -> float:
+    return round(LATEST * chance.random(), 3)
+
+
+def _while(chance: random.Random, longest: float = 20.0) -> float:
+    """Short ones are as likely as long ones."""
+    return round(0.2 + longest * chance.random() ** 2, 3)
+
+
+def _anyone(chance: random.Random, devices: Sequence[str]) -> str:
+    return COORDINATOR if chance.random() < 0.5 else chance.choice(devices)
+
+
+def _noise(chance: random.Random, devices: Sequence[str]) -> Noise:
+    return Noise(
+        start=_when(chance),
+        seconds=_while(chance, 30.0),
+        kind=chance.choice(("drop", "duplicate", "delay", "reorder", "corrupt", "lost_ack", "false_ack")),
+        client="" if chance.random() < 0.5 else _anyone(chance, devices),
+        rate=chance.choice((0.05, 0.2, 0.5)),
+        salt=chance.getrandbits(32),
+    )
+
+
+def _replay(chance: random.Random, devices: Sequence[str]) -> Replay:
+    return Replay(
+        start=_when(chance),
+        client=_anyone(chance, devices),
+        count=chance.randint(1, 12),
+        salt=chance.getrandbits(32),
+    )
+
+
+def _cut(chance: random.Random, devices: Sequence[str]) -> Cut:
+    return Cut(
+        start=_when(chance),
+        seconds=_while(chance, 60.0),
+        client=_anyone(chance, devices),
+        half_open=chance.random() < 0.4,
+    )
+
+
+def _broker(chance: random.Random, _: Sequence[str]) -> BrokerRestart:
+    return BrokerRestart(start=_when(chance), seconds=_while(chance), keep_state=chance.random() < 0.5)
+
+
+def _crash(chance: random.Random, devices: Sequence[str]) -> Crash:
+    actor = _anyone(chance, devices)
+    steps = COORDINATOR_STEPS if actor == COORDINATOR else DEVICE_STEPS
+    at_step = chance.random() < 0.7
+    return Crash(
+        start=LATEST if at_step else _when(chance),
+        seconds=AWAY if chance.random() < 0.03 else _while(chance),
+        actor=actor,
+        step=chance.randint(1, steps) if at_step else None,
+        torn=chance.random() < 0.5,
+        silent=chance.random() < 0.2,
+    )
+
+
+def _full(chance: random.Random, devices: Sequence[str]) -> DiskFull:
+    return DiskFull(start=_when(chance), seconds=_while(chance), actor=_anyone(chance, devices))
+
+
+def _slow(chance: random.Random, devices: Sequence[str]) -> Slow:
+    return Slow(
+        start=_when(chance),
+        seconds=_while(chance),
+        device=chance.choice(devices),
+        by=round(90.0 * chance.random(), 3),
+    )
+
+
+def _jump(chance: random.Random, devices: Sequence[str]) -> ClockJump:
+    return ClockJump(
+        start=_when(chance),
+        seconds=_while(chance),
+        actor=_anyone(chance, devices),
+        by=chance.choice((-1.0, 1.0)) * chance.choice((100.0, 3600.0, 10.0**6, 10.0**8)),
+    )
+
+
+def _restore(chance: random.Random, _: Sequence[str]) -> Restore:
+    start = 5.0 + _when(chance)
+    return Restore(
+        start=start,
+        seconds=_while(chance),
+        copied=round(start * chance.random(), 3),
+        announced=chance.random() < 0.5,
+    )
+
+
+def _clone(chance: random.Random, devices: Sequence[str]) -> Clone:
+    return Clone(start=_when(chance), seconds=_while(chance), device=chance.choice(devices))
+
+
+def _malice(chance: random.Random, devices: Sequence[str]) -> Malice:
+    kinds = get_args(Malice.__annotations__["kind"])
+    return Malice(
+        start=_when(chance),
+        seconds=_while(chance, 30.0),
+        device=chance.choice(devices),
+        kind=chance.choice(kinds),
+        salt=chance.getrandbits(32),
+    )
+
+
+def _lie(chance: random.Random, devices: Sequence[str]) -> Lie:
+    kinds = get_args(Lie.__annotations__["kind"])
+    victims = chance.sample(devices, chance.randint(1, len(devices) - 1))
+    return Lie(
+        start=_when(chance),
+        seconds=_while(chance, 30.0),
+        kind=chance.choice(kinds),
+        victims=tuple(sorted(victims)),
+        instead=chance.random() < 0.5,
+    )
+
+
+def _relapse(chance: random.Random, devices: Sequence[str]) -> list[AnyOperation]:
+    """A restarted device is told again what it was told before: what it must have kept in mind."""
+    crash = Crash(start=_when(chance), seconds=_while(chance, 4.0), actor=chance.choice(devices))
+    later = round(crash.end + 0.5 + 6.0 * chance.random(), 3)
+    return [crash, Replay(start=later, client=crash.actor, count=16, salt=chance.getrandbits(32))]
+
+
+def _one(draw: Callable[[random.Random, Sequence[str]], AnyOperation]) -> _Draw:
+    return lambda chance, devices: [draw(chance, devices)]
+
+
+_DRAWN: dict[str, tuple[int, _Draw]] = {
+    "noise": (30, _one(_noise)),
+    "replay": (8, _one(_replay)),
+    "relapse": (8, _relapse),
+    "cut": (12, _one(_cut)),
+    "broker": (8, _one(_broker)),
+    "crash": (30, _one(_crash)),
+    "full": (5, _one(_full)),
+    "slow": (5, _one(_slow)),
+    "jump": (4, _one(_jump)),
+    "restore": (3, _one(_restore)),
+    "clone": (3, _one(_clone)),
+    "malice": (6, _one(_malice)),
+    "lie": (4, _one(_lie)),
+}
+"""How often each kind is drawn, and how."""
+
+_ONCE = {"restore", "clone", "malice"}
+"""Drawn once: a second liar would be more than a small cohort is said to stand."""
