@@ -10,6 +10,8 @@ from privacy.errors import NotFiniteError
 # Coordinates widened to float64 at a time: 512 KiB, which stays in a core's cache.
 _CHUNK = 65_536
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def clip_l2(delta: NDArray[np.float32], limit: float) -> tuple[NDArray[np.float32], bool]:
     """Scale an update into the L2 ball: `delta * min(1, limit / ||delta||)`.
@@ -65,5 +67,5 @@ def _norm(delta: NDArray[np.float32]) -> float:
 
 def _float32_toward_zero(limit: float) -> np.float32:
     """The bound as float32, never above it: the no-overflow proof of `quantization` relies on that."""
-    nearest = np.float32(limit)
+    nearest = np.float32(min(limit, _LARGEST))
     return nearest if float(nearest) <= limit else np.nextafter(nearest, np.float32(0.0))

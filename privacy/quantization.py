@@ -44,7 +44,8 @@ def scale_for(bits: int, limit: float, max_members: int) -> float:
         Levels per unit of the weights, > 0.
 
     Raises:
-        QuantizationError: fewer than 8 levels remain on each side of zero, or an argument is out of range.
+        QuantizationError: fewer than 8 levels remain on each side of zero, an argument is out of range, or
+            the limit is so small that the scale is infinite.
     """
     if bits not in _BITS or max_members not in _MEMBERS or not (limit > 0 and math.isfinite(limit)):
         raise QuantizationError(
@@ -57,7 +58,10 @@ def scale_for(bits: int, limit: float, max_members: int) -> float:
             f"{bits} bits shared by {max_members} members leave {max(levels, 0):.1f} levels on each side of "
             f"zero, below {MIN_LEVELS:.0f}; raise bits or invite fewer members (limit {limit} plays no part)"
         )
-    return levels / limit
+    scale = levels / limit
+    if not math.isfinite(scale):
+        raise QuantizationError(f"limit {limit} is too small: the scale is infinite; raise limit or clip")
+    return scale
 
 
 def quantize(

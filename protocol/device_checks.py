@@ -27,6 +27,16 @@ def check_order(order: Order, seen: Order) -> None:
         raise OrderError(f"round {order} jumps too far ahead of {seen}")
 
 
+def check_generation(order: Order, signer: Certificate) -> None:
+    """A coordinator opens rounds of its own generation, or an older one could go beyond every newer one.
+
+    Raises:
+        ManifestError: it names another.
+    """
+    if order.generation != signer.generation:
+        raise ManifestError(f"a coordinator of generation {signer.generation} signed round {order}")
+
+
 @dataclass(frozen=True)
 class DeviceContext:
     """What a device brings to a round.
@@ -59,8 +69,7 @@ def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceConte
     """
     if manifest.fleet != context.trust.fleet:
         raise ManifestError(f"the manifest is of fleet {manifest.fleet}")
-    if manifest.order.generation != signer.generation:
-        raise ManifestError(f"a coordinator of generation {signer.generation} signed round {manifest.order}")
+    check_generation(manifest.order, signer)
     if manifest.max_cohort < max(context.min_cohort, manifest.min_cohort):
         raise ManifestError(
             f"a cohort of at most {manifest.max_cohort} can't reach the floor of {context.min_cohort}"

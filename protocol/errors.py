@@ -22,6 +22,10 @@ has trees of its own: `secagg.errors`, `privacy.errors`.
 The docstring of each class is its message to the reader of a log.
 """
 
+MAX_CAUSE = 200
+"""Characters that an error quotes of a decoder's error, which may quote its input: hostile bytes must not
+fill a log."""
+
 
 class FedfleetError(Exception):
     """Something this project can name went wrong."""

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
 from protocol.certificates import MAX_CERTIFICATE, Certificate, FleetTrust, Role
-from protocol.errors import FrameError
+from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import DeviceId, Name, UnixTime
 from protocol.messages import (
     MAX_FRAME,
@@ -166,7 +166,7 @@ def _decode(data: bytes) -> Frame:
         return _decoder.decode(data)
     # msgspec raises plain UnicodeDecodeError (a ValueError) for some bad strings.
     except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        raise FrameError(f"not a frame: {error}") from error
+        raise FrameError(f"not a frame: {str(error)[:MAX_CAUSE]}") from error
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from protocol.chunks import BlobRef
-from protocol.errors import FrameError
+from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import Hash, Name, Order
 from protocol.plan import MAX_COHORT, Deadlines, Duration, Eligibility, SecureAggregation, Training
 
@@ -301,4 +301,4 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
         return decoder.decode(body)
     # msgspec raises plain UnicodeDecodeError (a ValueError) for some bad strings.
     except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
-        raise FrameError(f"not a message of this protocol: {error}") from error
+        raise FrameError(f"not a message of this protocol: {str(error)[:MAX_CAUSE]}") from error

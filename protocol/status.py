@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from protocol.errors import FrameError
+from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import DeviceId
 from protocol.messages import MAX_REASON
 
@@ -18,6 +18,8 @@ MAX_STATUS = 65_536
 CoordinatorState = Literal["online", "finished", "offline", "lost"]
 DeviceState = Literal["idle", "training", "uploading", "sleeping", "offline", "lost"]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+"""JSON knows numbers of thousands of digits, and the programs remember these."""
 
 
 class CoordinatorStatus(Struct, frozen=True):
@@ -33,7 +35,7 @@ class CoordinatorStatus(Struct, frozen=True):
 
     state: CoordinatorState
     version: str = ""
-    epoch: int = 0
+    epoch: Count = 0
     devices: int = 0
     why: Why = ""
 
@@ -125,7 +127,7 @@ class DeviceStatus(Struct, frozen=True):
 
     state: DeviceState
     why: Why = ""
-    boot: int = 0
+    boot: Count = 0
 
 
 Status = CoordinatorStatus | RoundStatus | RoundResult | ModelStatus | DeviceStatus
@@ -156,7 +158,7 @@ def decode_status(payload: bytes, kind: type[StatusT]) -> StatusT:
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise FrameError(f"not a {kind.__name__}: {error}") from error
+        raise FrameError(f"not a {kind.__name__}: {str(error)[:MAX_CAUSE]}") from error
 
 
 def read_status(topic: str, payload: bytes) -> Status:
