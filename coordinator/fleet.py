@@ -1,5 +1,6 @@
 """The devices as the coordinator knows them: who is on offer, and who was lost."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
@@ -11,7 +12,7 @@ from coordinator.selection import Candidate
 from protocol.certificates import FleetTrust
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_device_frame
-from protocol.ids import ORIGIN, DeviceId, Order, Seconds
+from protocol.ids import NAME_PATTERN, ORIGIN, DeviceId, Order, Seconds
 from protocol.messages import FromDevice, Offer
 from protocol.status import DeviceStatus, decode_status, device_of
 from runtime.clock import Clock
@@ -107,6 +108,8 @@ class Fleet:
     def status_arrived(self, delivery: Delivery) -> None:
         """A device's presence. What was said of an earlier boot is old news."""
         device = device_of(delivery.topic)
+        if not re.match(NAME_PATTERN, device):
+            return
         try:
             status = decode_status(delivery.payload, DeviceStatus)
         except PeerError as error:

@@ -43,11 +43,13 @@ class HighWaterMark:
     def frame_arrived(self, delivery: Delivery) -> None:
         """A frame on the topic of the mark; what is not valid is dropped."""
         try:
-            mark = open_coordinator_frame(delivery.payload, self._trust, self._clock.unix()).message
+            frame = open_coordinator_frame(delivery.payload, self._trust, self._clock.unix())
         except PeerError as error:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
-        if not isinstance(mark, HighWater):
+        mark = frame.message
+        # An older key could else name a generation beyond every later one.
+        if not isinstance(mark, HighWater) or mark.order.generation != frame.signer.generation:
             return
         self.arrived.set()
         if beyond(mark, self.newest):

@@ -11,7 +11,7 @@ from msgspec import Struct
 from protocol.chunks import BlobRef
 from protocol.coordinator_work import AddUpdate
 from protocol.effects import Work
-from protocol.errors import FedfleetError
+from protocol.errors import MAX_CAUSE, FedfleetError
 from protocol.ids import Hash, Name
 
 
@@ -100,7 +100,7 @@ _decoder: msgspec.msgpack.Decoder[Entry] = msgspec.msgpack.Decoder(Entry)
 
 
 class UnknownEntryError(FedfleetError):
-    """An entry of the journal was written by another release."""
+    """An entry of the journal is damaged, or was written by another release."""
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -116,8 +116,8 @@ def decode_entry(data: bytes) -> Entry:
     """
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise UnknownEntryError(f"not an entry of this release: {error}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        raise UnknownEntryError(f"not an entry of this release: {str(error)[:MAX_CAUSE]}") from error
 
 
 _ADD = f"{AddUpdate.__name__}/"
@@ -137,16 +137,25 @@ class Spooled:
         self._obsolete: set[bytes] = set()
 
     def follow(self, entry: Entry) -> None:
-        """Take the next entry into account."""
+        """Take the next entry into account.
+
+        Raises:
+            UnknownEntryError: it cannot follow the ones before.
+        """
         match entry:
             case UploadedEntry(device, ref):
                 self._waiting[device] = ref.sha256
             case DoneEntry(work) | FailedEntry(work) if work.startswith(_ADD):
-                self._added.add(self._waiting.pop(work.removeprefix(_ADD)))
+                self._added.add(self._take(work.removeprefix(_ADD)))
             case SumEntry(blob) if blob is not None:
                 # Two devices may have sent the same bytes: what one still needs stays.
                 self._obsolete |= self._added - set(self._waiting.values())
                 self._added = {blob}
+
+    def _take(self, device: str) -> bytes:
+        if device not in self._waiting:
+            raise UnknownEntryError(f"the update of {device} was added, but never came")
+        return self._waiting.pop(device)
 
     def take_obsolete(self) -> set[bytes]:
         """Hashes of what nobody needs any more; each is told once."""

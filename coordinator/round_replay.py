@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-import msgspec
-
 from coordinator.round_entries import (
     BeginEntry,
     DoneEntry,
@@ -29,7 +27,7 @@ from coordinator.round_entries import (
     name_of,
     newest_sum,
 )
-from coordinator.state import NewestRound
+from coordinator.state import DamagedStateError, NewestRound, decode_stored
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.coordinator_round import CoordinatorRound
@@ -107,8 +105,8 @@ class Replay:
         """
         try:
             await self._fold([decode_entry(event.entry) for event in self._kept.events])
-        except (UnknownEntryError, PeerError) as error:
-            raise JournalMismatchError(f"another release wrote it: {error}") from error
+        except (UnknownEntryError, DamagedStateError, PeerError) as error:
+            raise JournalMismatchError(f"it cannot be followed: {error}") from error
         if self._announced < len(self._kept.decisions):
             raise JournalMismatchError("it announced more than follows from what it heard")
 
@@ -183,7 +181,7 @@ class Replay:
         if self._announced == len(self._kept.decisions):
             raise JournalMismatchError(f"a {type(decision).__name__} was not announced then")
         frame = self._kept.decisions[self._announced]
-        if msgspec.msgpack.decode(frame, type=Frame).body != encode(decision):
+        if decode_stored(frame, Frame).body != encode(decision):
             raise JournalMismatchError(f"another {type(decision).__name__} was announced then")
         self._announced += 1
         return frame

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from coordinator.server_optimizer import ServerState
 from coordinator.stopping import Outcome, without_last_aborts
-from protocol.errors import FedfleetError, MisuseError
+from protocol.errors import MAX_CAUSE, FedfleetError
 from protocol.frames import Frame
 from protocol.ids import Name, Order, UnixTime
 from protocol.messages import Message, decode_from_coordinator
@@ -33,6 +33,7 @@ from runtime.files import in_words
 from runtime.journal import Journal, Statement
 
 _M = TypeVar("_M", bound=Message)
+_S = TypeVar("_S")
 _A = TypeVar("_A")
 _R = TypeVar("_R")
 
@@ -50,6 +51,10 @@ KEPT_MODELS = 3
 
 class StateRefusedError(FedfleetError):
     """The disk refuses the state folder."""
+
+
+class DamagedStateError(FedfleetError):
+    """What was stored cannot be read again."""
 
 
 class OtherModelError(FedfleetError):
@@ -136,15 +141,30 @@ def raw(vector: NDArray[np.float32]) -> bytes:
     return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
+def decode_stored(data: bytes, kind: type[_S]) -> _S:
+    """Read what we stored.
+
+    Raises:
+        DamagedStateError: see there.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError, MemoryError) as error:
+        raise DamagedStateError(
+            f"a stored {kind.__name__} is damaged ({str(error)[:MAX_CAUSE]}); restore the state folder from "
+            "a backup"
+        ) from error
+
+
 def stored_message(frame: bytes, kind: type[_M]) -> _M:
     """What one of our own stored frames says.
 
     Raises:
-        MisuseError: it is of another kind.
+        DamagedStateError: it is damaged, or of another kind.
     """
-    message = decode_from_coordinator(msgspec.msgpack.decode(frame, type=Frame).body)
+    message = decode_from_coordinator(decode_stored(frame, Frame).body)
     if not isinstance(message, kind):
-        raise MisuseError(f"the state holds a {type(message).__name__} for a {kind.__name__}")
+        raise DamagedStateError(f"the state holds a {type(message).__name__} for a {kind.__name__}")
     return message
 
 
@@ -171,6 +191,7 @@ class CoordinatorState:
         JournalError: the file is in use, damaged or of a newer release; it is left untouched.
         OtherModelError: see there.
         BlobError: a model's file is missing or damaged.
+        DamagedStateError: see there.
     """
 
     def __init__(self, folder: Path, bundle: bytes, initial: Callable[[], Model], clock: Clock) -> None:
@@ -220,7 +241,7 @@ class CoordinatorState:
             )
         self.restored = home != self._home
         self.epoch, self.round = epoch, number
-        self.model = msgspec.msgpack.decode(self._models.get(model), type=Model)
+        self.model = decode_stored(self._models.get(model), Model)
         self._read_outcomes()
 
     def _read_outcomes(self) -> None:
@@ -249,7 +270,7 @@ class CoordinatorState:
         decisions = cast("list[tuple[bytes]]", self.journal.select("read_decisions"))
         return NewestRound(
             Order(generation, epoch, number),
-            msgspec.msgpack.decode(opening, type=Opening),
+            decode_stored(opening, Opening),
             committed is not None,
             [Recorded(time, UnixTime(unix), entry) for time, unix, entry in events],
             [frame for (frame,) in decisions],

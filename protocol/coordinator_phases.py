@@ -215,7 +215,7 @@ class Sharing:
 
     def shortage(self) -> str:
         """Too few shared for a sum that can be unmasked."""
-        return _too_few(self.members(), self.manifest.min_cohort, "shared their secrets")
+        return _too_few(self.members(), self.manifest.min_cohort, "shared their secrets with enough others")
 
     def members(self) -> frozenset[DeviceId]:
         """U2: those who shared, without any that has fewer neighbours left than the threshold."""

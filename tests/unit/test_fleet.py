@@ -174,3 +174,11 @@ def test_a_will_that_overtakes_its_offer_counts_until_the_device_shows_itself() 
     yard.presence("lost", boot=3)
     yard.offer(boot=4)
     assert yard.on_offer
+
+
+def test_a_presence_of_what_is_no_name_is_not_remembered() -> None:
+    yard = Yard()
+    for name in ("x" * 60_000, "UPPER", "a b"):
+        lost = encode_status(DeviceStatus("lost", boot=1))
+        yard.fleet.status_arrived(Delivery(TOPICS.device_status(DeviceId(name)), lost, retained=False))
+    assert yard.fleet._away == {}
