@@ -72,9 +72,9 @@ class FailedEntry(_Base, frozen=True, tag="failed"):
 
 
 class SumEntry(_Base, frozen=True, tag="sum"):
-    """`SumKept`: the spooled sum of every update added so far; none if the disk refused."""
+    """`SumKept`: the spooled sum of every update added so far."""
 
-    blob: Hash | None
+    blob: Hash
 
 
 class ResumedEntry(_Base, frozen=True, tag="resumed"):
@@ -147,7 +147,7 @@ class Spooled:
                 self._waiting[device] = ref.sha256
             case DoneEntry(work) | FailedEntry(work) if work.startswith(_ADD):
                 self._added.add(self._take(work.removeprefix(_ADD)))
-            case SumEntry(blob) if blob is not None:
+            case SumEntry(blob):
                 # Two devices may have sent the same bytes: what one still needs stays.
                 self._obsolete |= self._added - set(self._waiting.values())
                 self._added = {blob}
@@ -171,6 +171,6 @@ def newest_sum(entries: Sequence[Entry]) -> tuple[bytes | None, frozenset[str]]:
     for entry in entries:
         if isinstance(entry, DoneEntry) and entry.work.startswith(_ADD):
             added.add(entry.work.removeprefix(_ADD))
-        elif isinstance(entry, SumEntry) and entry.blob is not None:
+        elif isinstance(entry, SumEntry):
             blob, held = entry.blob, frozenset(added)
     return blob, held

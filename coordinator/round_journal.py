@@ -80,7 +80,7 @@ class JournaledRound:
         self._origin = clock.now()
         self._frames: dict[Decision, bytes] = {}
         self._heard: dict[bytes, int] = {}
-        self._kept_sum: bytes | None = None
+        self._kept_sum = b""
         self._spooled = Spooled()
 
     @property
@@ -110,7 +110,7 @@ class JournaledRound:
             self._frames[decision] = seal_frame(self._signer, decision)
         return self._frames[decision]
 
-    def sum_kept(self, blob: bytes | None) -> SumKept:
+    def sum_kept(self, blob: bytes) -> SumKept:
         """The event that says so; what is stored is named in the journal."""
         self._kept_sum = blob
         return SumKept()

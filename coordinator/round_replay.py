@@ -158,9 +158,9 @@ class Replay:
             return Computed(work, work.device)
         return Computed(work, await asyncio.to_thread(work.run))
 
-    async def _restore_sum(self, blob: bytes | None) -> SumKept:
+    async def _restore_sum(self, blob: bytes) -> SumKept:
         for effect in self._finish(lambda one: isinstance(one, KeepSum)):
-            if isinstance(effect, KeepSum) and blob is not None and blob == self._sum:
+            if isinstance(effect, KeepSum) and blob == self._sum:
                 stored = await asyncio.to_thread(self._spool.get, blob)
                 effect.total.add(RingVector.unpack(effect.total.layout, stored))
         return SumKept()

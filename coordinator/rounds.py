@@ -269,8 +269,8 @@ class Round:
             self._receiving[effect.device] = task
         try:
             data = await self._desk.uploads.receive(effect.device, effect.ref)
-            name = await asyncio.to_thread(self._desk.state.spool.put, data)
-        except (UploadStalledError, PeerError, OSError) as error:
+            name = await self._desk.state.spool_update(data)
+        except (UploadStalledError, PeerError) as error:
             self._log.warning("upload_failed", device=effect.device, cause=str(error))
             return UploadFailed(effect.device)
         finally:
@@ -283,12 +283,8 @@ class Round:
         return Uploaded(effect.device, effect.ref, data)
 
     async def _keep_sum(self, effect: KeepSum) -> SumKept:
-        try:
-            packed = await asyncio.to_thread(effect.total.pack)
-            return self._half.sum_kept(await asyncio.to_thread(self._desk.state.spool.put, packed))
-        except OSError as error:
-            self._log.warning("sum_not_kept", cause=str(error))
-            return self._half.sum_kept(None)
+        packed = await asyncio.to_thread(effect.total.pack)
+        return self._half.sum_kept(await self._desk.state.spool_update(packed))
 
 
 def decision_topics(topics: Topics, order: Order) -> list[str]:

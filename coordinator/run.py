@@ -165,6 +165,7 @@ class Run:
         self._notices.show_model(self._weights_ref)
         if kept is not None:
             await self._go_on(kept, "its state was rolled back or copied" if behind or copied else "")
+            await self._export()
 
     async def _consult(self, *, is_open: bool) -> None:
         """Wait for the mark, and before a round is resumed for what its devices have seen."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from coordinator.server_optimizer import ServerState
 from coordinator.stopping import Outcome, without_last_aborts
+from protocol.chunks import Bytes
 from protocol.errors import MAX_CAUSE, FedfleetError
 from protocol.frames import Frame
 from protocol.ids import Name, Order, UnixTime
@@ -319,6 +320,10 @@ class CoordinatorState:
         if rows:
             self.journal.append(*rows)
 
+    async def spool_update(self, data: Bytes) -> bytes:
+        """Keep a masked update, or a sum of them, until it is needed no more; its SHA-256."""
+        return await self._insist(self.spool.put, data)
+
     async def commit(self, model: Model, outcome: Outcome, result: RoundResult, ended: bytes) -> None:
         """Store the new model, the end of the open round, its result and what will be announced of it."""
         name = await self._put(model)
@@ -365,8 +370,9 @@ class CoordinatorState:
             try:
                 result = await asyncio.to_thread(act, argument)
             except OSError as error:
-                trouble = in_words(error)
-                self.journal.on_trouble(trouble)
+                if trouble != in_words(error):
+                    trouble = in_words(error)
+                    self.journal.on_trouble(trouble)
                 await self._clock.sleep(TRY_AGAIN)
             else:
                 if trouble:

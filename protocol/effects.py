@@ -249,7 +249,7 @@ class UploadFailed:
 
 @dataclass(frozen=True)
 class SumKept:
-    """The running sum is stored, or cannot be for now: both let it go on."""
+    """The running sum is stored."""
 
 
 @dataclass(frozen=True)

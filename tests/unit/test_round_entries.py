@@ -36,7 +36,7 @@ def follow(spooled: Spooled, *entries: Entry) -> set[bytes]:
         FrameEntry(b"frame"),
         GoneEntry("d1"),
         UploadedEntry("d1", ref(b"x")),
-        SumEntry(None),
+        SumEntry(b"s" * 32),
         ResumedEntry(2.5),
     ],
 )
@@ -55,7 +55,7 @@ def test_what_a_stored_sum_holds_is_needed_no_more_nor_the_sum_before_it() -> No
     assert follow(spooled, UploadedEntry("d1", first), DoneEntry("AddUpdate/d1")) == set()
     assert follow(spooled, UploadedEntry("d2", second)) == set()
     assert follow(spooled, SumEntry(b"s" * 32)) == {first.sha256}
-    assert follow(spooled, DoneEntry("AddUpdate/d2"), SumEntry(None)) == set()
+    assert follow(spooled, DoneEntry("AddUpdate/d2")) == set()
     assert follow(spooled, SumEntry(b"t" * 32)) == {second.sha256, b"s" * 32}
 
 
@@ -77,7 +77,6 @@ def test_the_newest_sum_holds_what_was_added_before_it() -> None:
         FailedEntry("AddUpdate/d2", "too long"),
         SumEntry(b"s" * 32),
         DoneEntry("AddUpdate/d3"),
-        SumEntry(None),
     ]
     assert newest_sum(entries) == (b"s" * 32, frozenset({"d1"}))
     assert newest_sum(entries[:3]) == (None, frozenset())
