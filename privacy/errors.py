@@ -3,6 +3,7 @@
 PrivacyError
 ├── NotFiniteError       a NaN or an infinity: the device stops itself
 ├── QuantizationError    ring, bound and number of members do not fit together: the plan is wrong
+├── NoiseError           sigma is out of the range in which noise is drawn exactly
 ├── MaskMismatchError    the sum still carries a mask, or a member left the protocol
 ├── NoWeightError        nobody in the sum has a weight: there is no mean
 └── ImplausibleSumError  no honest members could have given this sum
@@ -19,6 +20,10 @@ class NotFiniteError(PrivacyError):
 
 class QuantizationError(PrivacyError):
     """The ring is too small for this many members."""
+
+
+class NoiseError(PrivacyError):
+    """Noise of this size cannot be drawn exactly."""
 
 
 class MaskMismatchError(PrivacyError):
