@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from simulator.operations import (
     BRIEF,
     COORDINATOR,
+    LONGEST_CRASH,
     AnyOperation,
     BrokerRestart,
     ClockJump,
@@ -35,7 +36,7 @@ BRIEF_PART = 0.15
 """Of the schedules: in these the faults are so brief that no round may lose anybody."""
 
 AWAY = 700.0
-"""Seconds after which no round can be gone on with."""
+"""Seconds of a coordinator after which no round can be gone on with."""
 
 COORDINATOR_STEPS = 1600
 DEVICE_STEPS = 500
@@ -73,10 +74,10 @@ def _brief(chance: random.Random, devices: Sequence[str]) -> list[AnyOperation]:
     kinds = chance.choices(["noise", "broker", "crash"], [6, 1, 2], k=chance.randint(1, 3))
     drawn = [operation for kind in kinds for operation in _DRAWN[kind][1](chance, devices)]
     return [
-        replace(
-            operation,
-            start=operation.start if isinstance(operation, Crash) else round(start + chance.random(), 3),
-            seconds=min(operation.seconds, BRIEF - 1.0),
+        replace(operation, seconds=_while(chance, LONGEST_CRASH))
+        if isinstance(operation, Crash)
+        else replace(
+            operation, start=round(start + chance.random(), 3), seconds=min(operation.seconds, BRIEF - 1.0)
         )
         for operation in drawn
     ]
@@ -132,9 +133,11 @@ def _crash(chance: random.Random, devices: Sequence[str]) -> Crash:
     actor = _anyone(chance, devices)
     steps = COORDINATOR_STEPS if actor == COORDINATOR else DEVICE_STEPS
     at_step = chance.random() < 0.7
+    start = LATEST if at_step else _when(chance)
+    for_long = chance.random() < 0.03 and actor == COORDINATOR
     return Crash(
-        start=LATEST if at_step else _when(chance),
-        seconds=AWAY if chance.random() < 0.03 else _while(chance),
+        start=start,
+        seconds=AWAY if for_long else _while(chance),
         actor=actor,
         step=chance.randint(1, steps) if at_step else None,
         torn=chance.random() < 0.5,

@@ -11,6 +11,7 @@ from protocol.chunks import Chunk, describe
 from protocol.frames import seal_frame
 from protocol.messages import (
     Cohort,
+    Confirmations,
     Grant,
     Manifest,
     Message,
@@ -23,7 +24,9 @@ from protocol.messages import (
     Stored,
     SurvivorSet,
     UploadOffer,
+    encode,
 )
+from protocol.transcript import extend
 from simulator.actors import cast
 from simulator.operations import Lie, Malice
 from simulator.oracle import Oracle
@@ -144,18 +147,20 @@ class LyingCoordinator:
         found = self._oracle.read(delivery.payload)
         if found is None or not isinstance(found[1], LIED_ABOUT[lie.kind]):
             return [delivery]
-        altered = self._altered(found[1], client)
+        altered = self._altered(found[1], client, alone=lie.instead)
         if altered is None:
             return [delivery]
         self._told("lies", lie.kind, client)
         payload = seal_frame(cast().coordinator, altered)
-        lied = replace_payload(delivery, payload)
+        lied = [replace_payload(delivery, payload)]
+        if isinstance(altered, SurvivorSet):
+            lied.append(replace_payload(delivery, seal_frame(cast().coordinator, _forged(altered))))
         if lie.kind == "second_survivor_set":
-            return [delivery, lied]
-        return [lied] if lie.instead else [lied, delivery]
+            return [delivery, *lied]
+        return lied if lie.instead else [*lied, delivery]
 
-    def _altered(self, truth: Message, victim: str) -> Message | None:
-        """Another plan, or one member fewer, who is not the victim."""
+    def _altered(self, truth: Message, victim: str, *, alone: bool) -> Message | None:
+        """Another plan, one member fewer, or hardly anybody but the victim."""
         match truth:
             case Manifest():
                 return replace(truth, plan=bytes(32))
@@ -164,6 +169,15 @@ class LyingCoordinator:
                 place = next(place for place, sender in enumerate(senders) if sender != victim)
                 return replace(truth, members=entries[:place] + entries[place + 1 :])
             case ShareSet(members=members) | SurvivorSet(members=members):
-                left = next(member for member in members if member != victim)
-                return replace(truth, members=tuple(member for member in members if member != left))
+                others = [member for member in members if member != victim]
+                left = set(others[:1] if alone else others[1:])
+                lie = replace(truth, members=tuple(one for one in members if one == victim or one in left))
+                self._oracle.announced(lie)
+                return lie
         return None
+
+
+def _forged(survivors: SurvivorSet) -> Confirmations:
+    """What would open the sum of these survivors, if nobody looked at the signatures."""
+    transcript = extend(survivors.transcript, encode(survivors))
+    return Confirmations(survivors.order, transcript, tuple((name, bytes(64)) for name in survivors.members))

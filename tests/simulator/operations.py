@@ -185,6 +185,9 @@ class Lie(Operation, frozen=True, kw_only=True):
 BRIEF = 6.0
 """Seconds of faults that every phase outlasts: the shortest has 10, and says everything again after 7."""
 
+LONGEST_CRASH = 60.0
+"""Seconds for which a coordinator may be away, and nobody be left out of its round."""
+
 AnyOperation = (
     Noise
     | Replay
@@ -233,8 +236,8 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def is_honest(self) -> bool:
-        """Whether nobody lies, or speaks with two voices."""
-        return not any(isinstance(one, Malice | Lie | Clone) for one in self.operations)
+        """Whether no device lies, or speaks with two voices."""
+        return not any(isinstance(one, Malice | Clone) for one in self.operations)
 
     @property
     def is_brief(self) -> bool:
@@ -266,6 +269,6 @@ def _harmless(operation: AnyOperation) -> bool:
         case Noise(kind=kind):
             return kind != "delay"
         case Crash(actor=actor, seconds=seconds):
-            return actor == COORDINATOR and seconds <= BRIEF
+            return actor == COORDINATOR and seconds <= LONGEST_CRASH + 1.0
         case _:
             return isinstance(operation, Replay | BrokerRestart)

@@ -35,14 +35,16 @@ from protocol.messages import (
     UploadOffer,
     decode_from_coordinator,
     decode_from_device,
+    encode,
 )
+from protocol.transcript import extend
 from simulator.operations import COORDINATOR, Schedule
 
 TOLERANCE = 1e-4
 """Of a one: quantising at 32 bits and float32 weights stay far below."""
 
 BETRAYED = ("a sentinel", "cannot come from", "cannot be recovered", "could not be resumed")
-"""Why a round is aborted only if somebody lies, or we are wrong."""
+"""Why a round is aborted only if a device lies, or we are wrong."""
 
 _frames = msgspec.msgpack.Decoder(Frame)
 
@@ -139,6 +141,7 @@ class Oracle:
         self._initial = initial
         self._sums: dict[Order, NDArray[np.float32]] = {}
         self._kept: list[Order] = []
+        self._sets: dict[bytes, tuple[str, ...]] = {}
 
     def fail(self, invariant: str, what: str) -> None:
         """Note a violation; the simulation ends with the step."""
@@ -182,15 +185,28 @@ class Oracle:
             case SealedShares(shares=shares):
                 round_.sharers.add(device)
                 round_.sizes[life] = len(shares) + 1
-            case UploadOffer():
+            case UploadOffer(transcript=sharers):
+                self._goes_on(life, device, sharers, round_)
                 round_.offered[device] = said
             case Confirmation(transcript=survivors):
+                self._goes_on(life, device, survivors, round_)
                 round_.confirmed.setdefault(survivors, set()).add(device)
             case Reveal(transcript=survivors, shares=shares):
                 for peer, share in shares:
                     self._once("I1", (life, said.order, peer), share, f"{life} reveals two shares of {peer}")
                 if len(round_.confirmed[survivors] - {device}) < round_.threshold(round_.sizes[life]):
                     self.fail("I1", f"{life} reveals shares for survivors that too few have confirmed")
+
+    def announced(self, decision: ShareSet | SurvivorSet) -> None:
+        """Somebody with the coordinator's key announces a set."""
+        self._sets[extend(decision.transcript, encode(decision))] = decision.members
+
+    def _goes_on(self, life: str, device: str, transcript: bytes, round_: _Round) -> None:
+        """I4, as a device must hold a lying coordinator to it."""
+        members = self._sets.get(transcript, ())
+        least = max(round_.threshold(round_.sizes[life]), round_.manifest.min_cohort)
+        if device not in members or len(members) < least:
+            self.fail("I4", f"{life} goes on with {', '.join(members) or 'nobody'}")
 
     def _acknowledges(self, stored: Stored) -> None:
         if stored.order not in self._rounds:
@@ -226,6 +242,8 @@ class Oracle:
         self._once("I3", (decision.order, kind), decision, f"two {kind.__name__}s for round {decision.order}")
         if not self._disks.records(payload):
             self.fail("I3", f"the {kind.__name__} of round {decision.order} leaves before it is durable")
+        if isinstance(decision, ShareSet | SurvivorSet):
+            self.announced(decision)
         round_ = self._rounds.get(decision.order)
         if round_ is None:
             return
@@ -258,7 +276,7 @@ class Oracle:
             self.fail("stuck", f"brief faults leave devices out of round {order}: {reason or result}")
         if result == "aborted":
             if self._schedule.is_honest and any(text in reason for text in BETRAYED):
-                self.fail("sum", f"round {order} is aborted though nobody lied: {reason}")
+                self.fail("sum", f"round {order} is aborted though no device lied: {reason}")
             return
         self.committed += 1
         if order not in self._sums:

@@ -12,6 +12,7 @@ from coordinator.run import OutrunError
 from device_agent.memory import AgentMemory
 from protocol.errors import FedfleetError
 from protocol.ids import Order
+from runtime.blobs import BlobError
 from simulator import disk, faults, logs
 from simulator.actors import DeviceSetting, Life, VirtualClock, Wall, cast, run_device
 from simulator.coordinator_program import CoordinatorSetting, durable, run_coordinator
@@ -194,7 +195,10 @@ class World:
         for failure in [*self.loop.failures, *logs.FAILED]:
             self.oracle.fail("uncaught", failure)
         if self.oracle.violation is None and self.coordinator.state is not None:
-            self.oracle.finds(durable(self.coordinator.state))
+            try:
+                self.oracle.finds(durable(self.coordinator.state))
+            except BlobError as error:
+                self.oracle.fail("I5", f"the newest model is lost: {type(error).__name__}")
 
     # Lives.
 
