@@ -1,1 +1,1 @@
-"""Pure privacy arithmetic: clipping and quantising. No I/O, clock, randomness or logging."""
+"""Pure privacy arithmetic: clipping, quantising and accounting. No I/O, clock, randomness or logging."""

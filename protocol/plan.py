@@ -117,6 +117,44 @@ class SecureAggregation(Struct, frozen=True, forbid_unknown_fields=True):
     threshold: Annotated[int, Meta(ge=0, le=MAX_COHORT)] = 0
 
 
+class AdaptiveClipping(Struct, frozen=True, forbid_unknown_fields=True):
+    """The clip follows the updates (Andrew et al. 2021, arXiv 1905.03871); `secure_aggregation.clip` begins.
+
+    Attributes:
+        quantile: part of the updates that should not be clipped.
+        learning_rate: how fast the clip moves; a round changes it by exp(learning_rate) at most.
+    """
+
+    quantile: Fraction = 0.5
+    learning_rate: Annotated[float, Meta(gt=0.0, le=2.0)] = 0.2
+
+
+class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Differential privacy of a device with all its data: its contribution could as well have been zero.
+
+    With a mode, exactly one of `target_epsilon` and `noise_multiplier` is given; devices weigh 1 each.
+
+    Attributes:
+        mode: "distributed": each device adds its part of the noise before masking. "central": the coordinator
+            adds it to the sum, and has to be trusted to.
+        target_epsilon: of the whole run, for a device that takes part as often as it may.
+        noise_multiplier: certain noise over sensitivity; one round costs 1 / (2 z^2) of zCDP.
+        delta: of the whole run.
+        metrics_share: part of the cost that accuracy, loss and the clipped rate take; None is as much as
+            brings their noise to 0.05, and 0.1 at most.
+        spacing: a device takes part at most once in so many rounds of the run, and holds to that itself.
+        adaptive_clipping: None keeps the clip.
+    """
+
+    mode: Literal["none", "distributed", "central"] = "none"
+    target_epsilon: PositiveFloat | None = None
+    noise_multiplier: PositiveFloat | None = None
+    delta: Annotated[float, Meta(ge=1e-100, le=1e-2)] = 1e-6
+    metrics_share: Annotated[float, Meta(gt=0.0, le=0.5)] | None = None
+    spacing: Annotated[int, Meta(ge=1)] = 1
+    adaptive_clipping: AdaptiveClipping | None = None
+
+
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """What the coordinator does with the mean update (Reddi et al. 2021, Algorithm 2).
 

@@ -1,0 +1,136 @@
+"""What `fedfleet plan check` says about a plan's privacy, line by line."""
+
+from console.text import size
+from privacy.accounting import epsilon, gaussian_epsilon, rho_of
+from privacy.advice import Run, advice
+from privacy.errors import ImpossiblePrivacyError
+from privacy.parameters import RoundParameters, round_parameters
+from privacy.update import UpdateEncoding
+from protocol.noise import participations, setting_of
+from protocol.plan import Privacy, SecureAggregation
+from secagg.ring import RingLayout
+
+_SHOWN_STEPS = (1, 2, 5)
+_MOST_SHOWN = 6
+_FLOAT32 = 4
+
+
+def privacy_lines(
+    privacy: Privacy, masking: SecureAggregation, parameters: int, cohort: tuple[int, int], rounds: int
+) -> list[str]:
+    """Cost by round, bytes, noise and warnings of a plan.
+
+    Args:
+        privacy: the plan's table.
+        masking: the plan's ring, clip and corrupt fraction.
+        parameters: of the model.
+        cohort: fewest survivors with whom a sum is unmasked, and most members.
+        rounds: of the run.
+
+    Raises:
+        ImpossiblePrivacyError: no round with these settings; the message says what to change, to what.
+    """
+    if privacy.mode == "none":
+        return [
+            "privacy: none; single updates are hidden, but the sums may tell of one device's data",
+            'warning: nothing is promised to anybody; privacy.mode = "distributed" would',
+        ]
+    try:
+        round_ = round_parameters(setting_of(privacy, masking, parameters, cohort, rounds))
+    except ImpossiblePrivacyError as error:
+        raise _with_epsilon(error, privacy, rounds) from None
+    run = Run(rounds, participations(privacy, rounds), privacy.delta, cohort[1])
+    return [
+        *_promise(privacy, round_, run),
+        *_cost(privacy, round_, run),
+        *_vector(round_),
+        *_noise(round_, cohort),
+        *(f"warning: {line}" for line in advice(round_, run)),
+    ]
+
+
+def _promise(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
+    setting = round_.setting
+    who = (
+        f"each device adds its part of the noise, {setting.cohort.honest} honest survivors are enough"
+        if setting.mode == "distributed"
+        else "the coordinator adds the noise"
+    )
+    return [
+        f"privacy: {setting.mode}; {who}",
+        "unit: a device with all its data, against one that sends zeros; no amplification by sampling",
+        (
+            f"noise multiplier: {setting.noise_multiplier:.4g}; metrics take "
+            f"{100 * setting.metrics_share:.2g} % of the cost"
+        ),
+        f"participations: {run.participations} of {run.rounds} rounds at most (spacing {privacy.spacing})",
+    ]
+
+
+def _cost(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
+    """As devices count, who cannot know how many stay; the coordinator counts the noise that was there."""
+    members = round_.setting.cohort.largest
+    seen = round_.coordinator_rho(members, members)
+    by_round = ", ".join(
+        f"{number}: {epsilon(participations(privacy, number) * round_.device_rho, run.delta):.3g}"
+        for number in _shown(run.rounds)
+    )
+    total, most = run.participations * round_.device_rho, run.participations * seen
+    return [
+        f"epsilon after round {by_round} (delta {run.delta:g})",
+        (
+            f"epsilon in the end: {epsilon(total, run.delta):.4g} as devices count (zCDP {total:.4g}); "
+            f"{epsilon(most, run.delta):.4g} as the coordinator counts when all {members} stay"
+        ),
+        (
+            f"epsilon as Gaussian noise, a tight estimate: {gaussian_epsilon(total, run.delta):.4g} and "
+            f"{gaussian_epsilon(most, run.delta):.4g}"
+        ),
+    ]
+
+
+def _vector(round_: RoundParameters) -> list[str]:
+    block = round_.update
+    words = RingLayout(
+        block.size + UpdateEncoding.SENTINELS,
+        round_.setting.bits,
+        round_.metrics.size + UpdateEncoding.SENTINELS,
+    )
+    plain = block.size * _FLOAT32
+    return [
+        (
+            f"update: {round_.setting.bits} bits a parameter, {size(words.packed_size)} up for a device "
+            f"({100 * words.packed_size / plain:.0f} % of float32)"
+        ),
+        (
+            f"rounding multiplies the sensitivity by {round_.inflation:.3f}; a clip is "
+            f"{block.scale * round_.setting.clip:,.0f} levels, the noise {block.sigma:,.1f}"
+        ),
+    ]
+
+
+def _noise(round_: RoundParameters, cohort: tuple[int, int]) -> list[str]:
+    lines = []
+    for survivors in sorted(set(cohort), reverse=True):
+        noise = round_.expected_noise(survivors)
+        lines.append(
+            f"noise of the mean of {survivors}: {noise.rmse:.3g} a parameter, length {noise.length:.3g}, "
+            f"{noise.of_clip:.3g} times the clip; metrics ± {100 * noise.metric:.3g} points"
+        )
+    return lines
+
+
+def _shown(rounds: int) -> list[int]:
+    """First, last, and some between: of 1, 2, 5, 10, 20, … the last few."""
+    steps = [step * 10**power for power in range(len(str(rounds))) for step in _SHOWN_STEPS]
+    between = [number for number in steps if 1 < number < rounds]
+    return sorted({1, *between[-(_MOST_SHOWN - 2) :], rounds})
+
+
+def _with_epsilon(error: ImpossiblePrivacyError, privacy: Privacy, rounds: int) -> ImpossiblePrivacyError:
+    """The same error, with a possible noise multiplier said as an epsilon too."""
+    if error.noise_multiplier is None or privacy.target_epsilon is None:
+        return error
+    target = epsilon(participations(privacy, rounds) * rho_of(error.noise_multiplier), privacy.delta)
+    remedy = f"set privacy.target_epsilon to {target:.3g}"
+    return ImpossiblePrivacyError(error.reason, (*error.remedies, remedy), None)

@@ -1,0 +1,334 @@
+"""From a plan's privacy settings to the integers of a round: sensitivity, scale, noise, cost.
+
+The update block is clipped to C, rotated, scaled by s, rounded stochastically until its integer norm is at
+most D, and noised with a discrete Gaussian, as Kairouz, Liu, Steinke 2021 (arXiv 2102.06387) do. The metrics
+block is small, neither rotated nor rounded at random: each value v in [0, 1] is written as
+`round((2 v - 1) h)`, centred because replacing a contribution by zero then costs half as much.
+
+Unit of privacy: a device, with all its data. Neighbouring: its contribution is zero instead of what it is
+(that it takes part is public). Weights are 1, and the divisor is the public number of survivors.
+
+Nothing here depends on the clip C but the scale: s * C, the noise in multiples of C and the cost are what
+they are for any C, so adaptive clipping changes no guarantee.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from privacy.accounting import multiplier_of, rho_of, round_rho
+from privacy.errors import ImpossiblePrivacyError
+
+Mode = Literal["distributed", "central"]
+
+TAIL = 6.0
+"""Standard deviations of the ring's half: coordinates of a rotated sum are sub-Gaussian, so each wraps with a
+probability of at most 2 exp(-18), 0.03 of 2^20 coordinates; as the sum is close to normal, really 2e-9: one
+wrap in 500 rounds. 4, which is usual, wraps 66 of 2^20 in a round, and as a wrapped one is off by the whole
+ring that adds up to 0.4 % to the sum's power. 6 costs 1.5 times the scale."""
+
+METRICS_TAIL = 16.0
+"""As `TAIL` for the metrics block, where room costs nothing: 2 exp(-128)."""
+
+MIN_SIGMA = 2.0
+"""Levels of noise a device adds at least: from here on the correction for summing discrete Gaussians is below
+1e-8 at 2^24 coordinates; at 1 it would be 2e3."""
+
+MAX_INFLATION = 2.0
+"""Most that rounding may multiply the sensitivity, and so the noise: beyond it wider words are cheaper."""
+
+MAX_BOUND = 2.0**30
+"""Longest scaled update: its integers fit 32 bits and their squared norm 64; rounding is long negligible."""
+
+WIDTHS = (8, 10, 12, 16, 20, 24, 32)
+
+_METRIC_WORD = 32
+_SIGMA_STEP = 2.0**-10
+"""Noise is a multiple of this, rounded up, so that a sampler can take it as an exact fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Who is certain to be in the sum.
+
+    Attributes:
+        fewest: survivors without whom nothing is unmasked, >= 1.
+        largest: most members of a round, >= `fewest`.
+        corrupt_fraction: gamma, the part of the members who may add no noise, in [0, 1).
+    """
+
+    fewest: int
+    largest: int
+    corrupt_fraction: float
+
+    @property
+    def honest(self) -> int:
+        """Noises that devices count on: `(1 - gamma) * fewest`, rounded up."""
+        return self.honest_of(self.fewest, self.fewest)
+
+    def honest_of(self, survivors: int, members: int) -> int:
+        """Honest survivors, when as many members are corrupt as may be and all of those stayed."""
+        return survivors - math.floor(Fraction(repr(float(self.corrupt_fraction))) * members)
+
+    def survivors_needed(self, members: int) -> int:
+        """How many of a cohort's members must be in the sum for `honest` of them to be honest.
+
+        More than `fewest` when the cohort is larger than that: a coordinator could otherwise lose honest
+        members until the corrupt ones were more than gamma of the rest.
+        """
+        return max(self.fewest, self.honest + members - self.honest_of(members, members))
+
+    def at_most(self, members: int) -> "Cohort":
+        """The same rules for a smaller cohort."""
+        return replace(self, largest=members, fewest=min(self.fewest, members))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a plan and its model say about the noise of one round.
+
+    Attributes:
+        mode: "distributed": each device adds its part before masking. "central": the coordinator, trusted,
+            adds all of it after unmasking.
+        noise_multiplier: z, the noise that is certain over the sensitivity, > 0: a round costs 1 / (2 z^2).
+        metrics_share: part of that cost which the metrics block takes, in (0, 1).
+        cohort: who is certain to be in the sum.
+        update_size: d, coordinates of the update block, >= 1.
+        metrics: values of the metrics block, >= 1.
+        bits: ring width of the update block, one of `WIDTHS`.
+        clip: C, L2 bound of an update, > 0, in units of the weights.
+    """
+
+    mode: Mode
+    noise_multiplier: float
+    metrics_share: float
+    cohort: Cohort
+    update_size: int
+    metrics: int
+    bits: int
+    clip: float
+
+    @property
+    def noises(self) -> int:
+        """Parts that the certain noise of a sum is made of."""
+        return self.cohort.honest if self.mode == "distributed" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class NoisedBlock:
+    """One block of the vector.
+
+    Attributes:
+        size: coordinates.
+        scale: levels per unit: of the weights (update), of half a metric's range (metrics).
+        norm_squared: the most that the squared L2 norm of a device's integers may be: check it.
+        sigma: standard deviation parameter of the discrete Gaussian on each coordinate, in levels, a multiple
+            of 2^-10; each device's in distributed mode, the coordinator's in central mode.
+    """
+
+    size: int
+    scale: float
+    norm_squared: int
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundParameters:
+    """Everything the noise of a round needs.
+
+    Attributes:
+        setting: what this follows from.
+        update: the rotated block.
+        metrics: the unrotated block.
+        inflation: sensitivity over s * C: what rounding adds, 1 to `MAX_INFLATION`.
+    """
+
+    setting: Setting
+    update: NoisedBlock
+    metrics: NoisedBlock
+    inflation: float
+
+    @property
+    def device_rho(self) -> float:
+        """Cost of one round as a device counts it: with the noise that is certain before it uploads."""
+        return self._rho(self.setting.noises)
+
+    def coordinator_rho(self, survivors: int, members: int) -> float:
+        """Cost of one round as its coordinator counts it, with the noise there was: never the dearer count.
+
+        Args:
+            survivors: in the sum, at least `cohort.survivors_needed(members)`.
+            members: of the cohort.
+        """
+        if self.setting.mode == "central":
+            return self.device_rho
+        return self._rho(self.setting.cohort.honest_of(survivors, members))
+
+    def expected_noise(self, survivors: int) -> "ExpectedNoise":
+        """What the mean over so many survivors carries besides the updates' mean."""
+        block = self.update
+        power = self._noise_power(block.sigma, survivors)
+        # Rounding a uniform fraction at random has the variance 1/6.
+        rmse = math.sqrt(power + survivors / 6) / (survivors * block.scale)
+        metric = math.sqrt(self._noise_power(self.metrics.sigma, survivors)) / (
+            2 * survivors * self.metrics.scale
+        )
+        length = rmse * math.sqrt(block.size)
+        return ExpectedNoise(rmse, length, length / self.setting.clip, metric)
+
+    def _noise_power(self, sigma: float, survivors: int) -> float:
+        return sigma * sigma * (survivors if self.setting.mode == "distributed" else 1)
+
+    def _rho(self, noises: int) -> float:
+        return math.fsum(
+            round_rho(block.norm_squared, block.sigma, noises, block.size)
+            for block in (self.update, self.metrics)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedNoise:
+    """The noise of a mean update.
+
+    Attributes:
+        rmse: of one coordinate, in units of the weights.
+        length: its expected L2 norm (root mean square), in units of the weights.
+        of_clip: `length` over the clip; no mean update is longer than 1.
+        metric: standard deviation of a mean metric, whose range is 0 to 1.
+    """
+
+    rmse: float
+    length: float
+    of_clip: float
+    metric: float
+
+
+def round_parameters(setting: Setting) -> RoundParameters:
+    """Sensitivity, scale, noise and cost of a round.
+
+    Raises:
+        ImpossiblePrivacyError: rounding would multiply the sensitivity by more than `MAX_INFLATION`, or a
+            device's noise would be below `MIN_SIGMA` levels. It names what to change, and to what.
+    """
+    made = _try(setting)
+    if isinstance(made, str):
+        raise ImpossiblePrivacyError(made, tuple(_remedies(setting)), _possible_multiplier(setting))
+    return made
+
+
+def sensitivity_squared(bound: float, size: int) -> float:
+    """Squared norm that a stochastically rounded vector of norm x = `bound` keeps below often enough.
+
+    `x^2 + d/4 + sqrt(2 ln(1/beta)) (x + sqrt(d)/2)` with beta = exp(-1/2), which makes the root 1: Kairouz,
+    Liu, Steinke 2021, the section on randomized rounding. At least 1 - beta = 0.39 of the roundings are
+    accepted. Their other bound, `(x + sqrt(d))^2`, is never the smaller one at this beta.
+    """
+    return bound * bound + size / 4 + bound + math.sqrt(size) / 2
+
+
+def inflation(bound: float, size: int) -> float:
+    """What rounding multiplies the sensitivity by: `sqrt(sensitivity_squared(x, d)) / x`."""
+    return math.sqrt(sensitivity_squared(bound, size)) / bound
+
+
+def rotation_size(size: int) -> int:
+    """D = 2^floor(log2 d): what the overlapping Hadamard transforms spread each coordinate over, at least."""
+    return 1 << (size.bit_length() - 1)
+
+
+def _try(setting: Setting) -> RoundParameters | str:
+    """The parameters, or why there are none."""
+    bound = _bound(setting)
+    members = setting.cohort.largest
+    who = f"{setting.bits} bits at {setting.update_size:,} parameters and up to {members:,} members"
+    if bound <= 0:
+        return f"{who} leave no room for the update: rounding and noise fill the ring, whatever the clip"
+    update = _block(setting, bound, int(sensitivity_squared(bound, setting.update_size)))
+    inflated = inflation(bound, setting.update_size)
+    if inflated > MAX_INFLATION:
+        return f"{who} inflate the sensitivity {inflated:.2f} times by rounding, above {MAX_INFLATION:g}"
+    if setting.mode == "distributed" and update.sigma < MIN_SIGMA:
+        return f"{who} leave a device {update.sigma:.2f} levels of noise, below {MIN_SIGMA:g}"
+    return RoundParameters(setting, update, _metrics_block(setting), inflated)
+
+
+def _bound(setting: Setting) -> float:
+    """The largest x = s C that leaves `TAIL` standard deviations of room in the ring; 0 when there is none.
+
+    `(n x)^2 / D + n / 4 + n sigma^2 <= (2^(b-1) / k)^2`: n aligned updates spread by the rotation, their
+    rounding, and their noise, with `sigma^2 = sensitivity_squared(x, d) * q` and q = 1 / (2 rho m). It is
+    quadratic in x. In central mode the noise comes after the ring: q = 0.
+    """
+    members, size = setting.cohort.largest, setting.update_size
+    noise = members / (2 * _update_rho(setting) * setting.noises) if setting.mode == "distributed" else 0.0
+    square = members**2 / rotation_size(size) + noise
+    rest = noise * (size / 4 + math.sqrt(size) / 2) + members / 4 - (2.0 ** (setting.bits - 1) / TAIL) ** 2
+    if rest >= 0:
+        return 0.0
+    return min((math.sqrt(noise * noise - 4 * square * rest) - noise) / (2 * square), MAX_BOUND)
+
+
+def _block(setting: Setting, bound: float, norm_squared: int) -> NoisedBlock:
+    sigma = _sigma(norm_squared, _update_rho(setting), setting.noises)
+    return NoisedBlock(setting.update_size, bound / setting.clip, norm_squared, sigma)
+
+
+def _metrics_block(setting: Setting) -> NoisedBlock:
+    """Integers in [-h, h], with the largest h whose worst sum and `METRICS_TAIL` of noise do not wrap."""
+    members, rho = setting.cohort.largest, setting.metrics_share * rho_of(setting.noise_multiplier)
+    noise = math.sqrt(setting.metrics * members / (2 * rho * setting.noises))
+    room = members + 1 + METRICS_TAIL * noise * (setting.mode == "distributed")
+    half = int((2 ** (_METRIC_WORD - 1) - 1) / room)
+    norm_squared = setting.metrics * half * half
+    return NoisedBlock(setting.metrics, float(half), norm_squared, _sigma(norm_squared, rho, setting.noises))
+
+
+def _update_rho(setting: Setting) -> float:
+    return (1 - setting.metrics_share) * rho_of(setting.noise_multiplier)
+
+
+def _sigma(norm_squared: int, rho: float, noises: int) -> float:
+    """`D / sqrt(2 rho m)`, rounded up."""
+    exact = math.sqrt(norm_squared / noises) * multiplier_of(rho)
+    return math.ceil(exact / _SIGMA_STEP) * _SIGMA_STEP
+
+
+def _remedies(setting: Setting) -> Iterator[str]:
+    """Single changes of width or cohort that make an impossible setting possible."""
+    for bits in WIDTHS:
+        if bits > setting.bits and _is_possible(replace(setting, bits=bits)):
+            yield f"raise secure_aggregation.bits to {bits}"
+            break
+    cohort = setting.cohort
+    members = _largest(
+        lambda count: _is_possible(replace(setting, cohort=cohort.at_most(count))), cohort.largest
+    )
+    if members > 1:
+        floor = f" and lower selection.min_cohort to {members}" if members < cohort.fewest else ""
+        yield f"invite at most {members} devices{floor}"
+
+
+def _possible_multiplier(setting: Setting) -> float | None:
+    """The nearest noise multiplier, in steps of 5 % to both sides, that makes a setting possible."""
+    for step in range(1, 100):
+        for factor in (1.05, 1 / 1.05):
+            # A tenth of a step beyond, so that the number may be rounded for people.
+            tried = (setting.noise_multiplier * factor**more for more in (step, step + 0.1))
+            if all(_is_possible(replace(setting, noise_multiplier=multiplier)) for multiplier in tried):
+                return float(setting.noise_multiplier * factor ** (step + 0.1))
+    return None
+
+
+def _is_possible(setting: Setting) -> bool:
+    return isinstance(_try(setting), RoundParameters)
+
+
+def _largest(holds: Callable[[int], bool], below: int) -> int:
+    """The largest number under `below` for which it holds, 0 for none; it holds up to some number."""
+    low, high = 0, below
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
