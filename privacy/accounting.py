@@ -7,7 +7,7 @@ wants to read it.
 
 Two conversions stand side by side. `epsilon` is a theorem for the discrete Gaussian. `gaussian_epsilon` reads
 the same rho as the continuous Gaussian mechanism, which has a closed form (Dong, Roth, Su 2022): a tight
-estimate, 1 to 10 % lower, to be published beside the first and never instead of it.
+estimate, 1 to 10 % lower where delta is 1e-6 or less, published beside the first and never instead of it.
 
 No amplification by sampling is claimed: who is on offer is decided by the devices' own lives.
 """
@@ -171,14 +171,6 @@ def gaussian_epsilon(rho: float, delta: float) -> float:
         return 0.0
     most = rho + 2 * math.sqrt(-rho * math.log(delta))  # Phi(-x) <= exp(-x^2 / 2) bounds the first term
     return _up(_last(lambda value: gaussian_delta(rho, value) > delta, 0.0, most))
-
-
-def gaussian_rho_for(target_epsilon: float, delta: float) -> float:
-    """The largest rho whose `gaussian_epsilon` at `delta` is at most the target, > 0."""
-    most = 1.0
-    while gaussian_delta(most, target_epsilon) <= delta:
-        most *= 2
-    return _last(lambda rho: gaussian_delta(rho, target_epsilon) <= delta, most * 2**-1000, most)
 
 
 def _mills(x: float) -> float:

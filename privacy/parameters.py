@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from privacy.accounting import multiplier_of, rho_of, round_rho
+from privacy.accounting import compose, multiplier_of, rho_of, round_rho
 from privacy.errors import ImpossiblePrivacyError
 
 Mode = Literal["distributed", "central"]
@@ -182,7 +182,7 @@ class RoundParameters:
         return sigma * sigma * (survivors if self.setting.mode == "distributed" else 1)
 
     def _rho(self, noises: int) -> float:
-        return math.fsum(
+        return compose(
             round_rho(block.norm_squared, block.sigma, noises, block.size)
             for block in (self.update, self.metrics)
         )
