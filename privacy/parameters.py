@@ -15,11 +15,13 @@ they are for any C, so adaptive clipping changes no guarantee.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Literal
 
 from privacy.accounting import compose, multiplier_of, rho_of, round_rho
 from privacy.errors import ImpossiblePrivacyError
+from privacy.noise import MAX_SIGMA, SIGMA_PARTS, sigma_in_parts
+from privacy.rounding import squared_sensitivity
+from privacy.survivors import Cohort
 
 Mode = Literal["distributed", "central"]
 
@@ -45,44 +47,8 @@ MAX_BOUND = 2.0**30
 WIDTHS = (8, 10, 12, 16, 20, 24, 32)
 
 _METRIC_WORD = 32
-_SIGMA_STEP = 2.0**-10
-"""Noise is a multiple of this, rounded up, so that a sampler can take it as an exact fraction."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cohort:
-    """Who is certain to be in the sum.
-
-    Attributes:
-        fewest: survivors without whom nothing is unmasked, >= 1.
-        largest: most members of a round, >= `fewest`.
-        corrupt_fraction: gamma, the part of the members who may add no noise, in [0, 1).
-    """
-
-    fewest: int
-    largest: int
-    corrupt_fraction: float
-
-    @property
-    def honest(self) -> int:
-        """Noises that devices count on: `(1 - gamma) * fewest`, rounded up."""
-        return self.honest_of(self.fewest, self.fewest)
-
-    def honest_of(self, survivors: int, members: int) -> int:
-        """Honest survivors, when as many members are corrupt as may be and all of those stayed."""
-        return survivors - math.floor(Fraction(repr(float(self.corrupt_fraction))) * members)
-
-    def survivors_needed(self, members: int) -> int:
-        """How many of a cohort's members must be in the sum for `honest` of them to be honest.
-
-        More than `fewest` when the cohort is larger than that: a coordinator could otherwise lose honest
-        members until the corrupt ones were more than gamma of the rest.
-        """
-        return max(self.fewest, self.honest + members - self.honest_of(members, members))
-
-    def at_most(self, members: int) -> "Cohort":
-        """The same rules for a smaller cohort."""
-        return replace(self, largest=members, fewest=min(self.fewest, members))
+_LARGEST_SIGMA = MAX_SIGMA - 1.0
+"""Levels: within the sampler's range after rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +91,7 @@ class NoisedBlock:
         scale: levels per unit: of the weights (update), of half a metric's range (metrics).
         norm_squared: the most that the squared L2 norm of a device's integers may be: check it.
         sigma: standard deviation parameter of the discrete Gaussian on each coordinate, in levels, a multiple
-            of 2^-10; each device's in distributed mode, the coordinator's in central mode.
+            of 2^-16; each device's in distributed mode, the coordinator's in central mode.
     """
 
     size: int
@@ -218,19 +184,9 @@ def round_parameters(setting: Setting) -> RoundParameters:
     return made
 
 
-def sensitivity_squared(bound: float, size: int) -> float:
-    """Squared norm that a stochastically rounded vector of norm x = `bound` keeps below often enough.
-
-    `x^2 + d/4 + sqrt(2 ln(1/beta)) (x + sqrt(d)/2)` with beta = exp(-1/2), which makes the root 1: Kairouz,
-    Liu, Steinke 2021, the section on randomized rounding. At least 1 - beta = 0.39 of the roundings are
-    accepted. Their other bound, `(x + sqrt(d))^2`, is never the smaller one at this beta.
-    """
-    return bound * bound + size / 4 + bound + math.sqrt(size) / 2
-
-
 def inflation(bound: float, size: int) -> float:
-    """What rounding multiplies the sensitivity by: `sqrt(sensitivity_squared(x, d)) / x`."""
-    return math.sqrt(sensitivity_squared(bound, size)) / bound
+    """What rounding multiplies the sensitivity by: sensitivity over s * C, `bound`, in levels, >= 1."""
+    return math.sqrt(squared_sensitivity(bound, size)) / bound
 
 
 def rotation_size(size: int) -> int:
@@ -243,23 +199,33 @@ def _try(setting: Setting) -> RoundParameters | str:
     bound = _bound(setting)
     members = setting.cohort.largest
     who = f"{setting.bits} bits at {setting.update_size:,} parameters and up to {members:,} members"
-    if bound <= 0:
+    if bound < 1:
         return f"{who} leave no room for the update: rounding and noise fill the ring, whatever the clip"
-    update = _block(setting, bound, int(sensitivity_squared(bound, setting.update_size)))
+    update = _update_block(setting, bound)
     inflated = inflation(bound, setting.update_size)
     if inflated > MAX_INFLATION:
         return f"{who} inflate the sensitivity {inflated:.2f} times by rounding, above {MAX_INFLATION:g}"
     if setting.mode == "distributed" and update.sigma < MIN_SIGMA:
         return f"{who} leave a device {update.sigma:.2f} levels of noise, below {MIN_SIGMA:g}"
-    return RoundParameters(setting, update, _metrics_block(setting), inflated)
+    half = _metrics_half(setting)
+    if half < 1:
+        return (
+            f"a share of {setting.metrics_share:g} of the cost leaves metrics without a level above the noise"
+        )
+    return RoundParameters(setting, update, _metrics_block(setting, half), inflated)
 
 
 def _bound(setting: Setting) -> float:
-    """The largest x = s C that leaves `TAIL` standard deviations of room in the ring; 0 when there is none.
+    """The largest x = s C for ring, integers and sampler; below 1 there is no room for an update."""
+    return min(_bound_of_ring(setting), _bound_of_sampler(setting), MAX_BOUND)
+
+
+def _bound_of_ring(setting: Setting) -> float:
+    """The largest x that leaves `TAIL` standard deviations of room in the ring; 0 when there is none.
 
     `(n x)^2 / D + n / 4 + n sigma^2 <= (2^(b-1) / k)^2`: n aligned updates spread by the rotation, their
-    rounding, and their noise, with `sigma^2 = sensitivity_squared(x, d) * q` and q = 1 / (2 rho m). It is
-    quadratic in x. In central mode the noise comes after the ring: q = 0.
+    rounding, and their noise, with `sigma^2 = (x^2 + x + d/4 + sqrt(d)/2) / (2 rho m)`, the squared
+    sensitivity over that: quadratic in x. In central mode the noise comes after the ring.
     """
     members, size = setting.cohort.largest, setting.update_size
     noise = members / (2 * _update_rho(setting) * setting.noises) if setting.mode == "distributed" else 0.0
@@ -267,22 +233,39 @@ def _bound(setting: Setting) -> float:
     rest = noise * (size / 4 + math.sqrt(size) / 2) + members / 4 - (2.0 ** (setting.bits - 1) / TAIL) ** 2
     if rest >= 0:
         return 0.0
-    return min((math.sqrt(noise * noise - 4 * square * rest) - noise) / (2 * square), MAX_BOUND)
+    return (math.sqrt(noise * noise - 4 * square * rest) - noise) / (2 * square)
 
 
-def _block(setting: Setting, bound: float, norm_squared: int) -> NoisedBlock:
+def _bound_of_sampler(setting: Setting) -> float:
+    """The largest x whose noise can be drawn: `x^2 + x + d/4 + sqrt(d)/2 <= 2 rho m sigma^2`."""
+    most = 2 * _update_rho(setting) * setting.noises * _LARGEST_SIGMA**2
+    room = most - setting.update_size / 4 - math.sqrt(setting.update_size) / 2
+    return (math.sqrt(1 + 4 * room) - 1) / 2 if room > 0 else 0.0
+
+
+def _update_block(setting: Setting, bound: float) -> NoisedBlock:
+    norm_squared = squared_sensitivity(bound, setting.update_size)
     sigma = _sigma(norm_squared, _update_rho(setting), setting.noises)
     return NoisedBlock(setting.update_size, bound / setting.clip, norm_squared, sigma)
 
 
-def _metrics_block(setting: Setting) -> NoisedBlock:
-    """Integers in [-h, h], with the largest h whose worst sum and `METRICS_TAIL` of noise do not wrap."""
-    members, rho = setting.cohort.largest, setting.metrics_share * rho_of(setting.noise_multiplier)
+def _metrics_block(setting: Setting, half: int) -> NoisedBlock:
+    norm_squared = setting.metrics * half * half
+    sigma = _sigma(norm_squared, _metrics_rho(setting), setting.noises)
+    return NoisedBlock(setting.metrics, float(half), norm_squared, sigma)
+
+
+def _metrics_half(setting: Setting) -> int:
+    """The largest h whose noise can be drawn and whose sums do not wrap, within `METRICS_TAIL`."""
+    members, rho = setting.cohort.largest, _metrics_rho(setting)
     noise = math.sqrt(setting.metrics * members / (2 * rho * setting.noises))
     room = members + 1 + METRICS_TAIL * noise * (setting.mode == "distributed")
-    half = int((2 ** (_METRIC_WORD - 1) - 1) / room)
-    norm_squared = setting.metrics * half * half
-    return NoisedBlock(setting.metrics, float(half), norm_squared, _sigma(norm_squared, rho, setting.noises))
+    drawn = _LARGEST_SIGMA * math.sqrt(2 * rho * setting.noises / setting.metrics)
+    return int(min((2 ** (_METRIC_WORD - 1) - 1) / room, drawn))
+
+
+def _metrics_rho(setting: Setting) -> float:
+    return setting.metrics_share * rho_of(setting.noise_multiplier)
 
 
 def _update_rho(setting: Setting) -> float:
@@ -290,9 +273,8 @@ def _update_rho(setting: Setting) -> float:
 
 
 def _sigma(norm_squared: int, rho: float, noises: int) -> float:
-    """`D / sqrt(2 rho m)`, rounded up."""
-    exact = math.sqrt(norm_squared / noises) * multiplier_of(rho)
-    return math.ceil(exact / _SIGMA_STEP) * _SIGMA_STEP
+    """`D / sqrt(2 rho m)`, rounded up to the parts that the sampler knows."""
+    return sigma_in_parts(math.sqrt(norm_squared / noises) * multiplier_of(rho)) / SIGMA_PARTS
 
 
 def _remedies(setting: Setting) -> Iterator[str]:

@@ -5,7 +5,8 @@ import math
 from privacy.accounting import noise_multiplier_for
 from privacy.adaptive_clipping import COUNT_NOISE, share_for
 from privacy.errors import ImpossiblePrivacyError
-from privacy.parameters import Cohort, Setting
+from privacy.parameters import Setting
+from privacy.survivors import Cohort
 from protocol.plan import Privacy, SecureAggregation
 
 PRIVATE_METRICS = ("loss", "accuracy", "clipped")

@@ -8,17 +8,18 @@ import pytest
 
 from privacy.accounting import epsilon, rho_of, sum_correction
 from privacy.errors import ImpossiblePrivacyError
+from privacy.noise import MAX_SIGMA, SIGMA_PARTS
 from privacy.parameters import (
     MAX_INFLATION,
     MIN_SIGMA,
     TAIL,
-    Cohort,
     Setting,
     inflation,
     rotation_size,
     round_parameters,
-    sensitivity_squared,
 )
+from privacy.rounding import squared_sensitivity
+from privacy.survivors import Cohort
 
 MNIST = Setting("distributed", 2.0, 0.01, Cohort(700, 1000, 0.1), 199_210, 3, 16, 0.5)
 MILLION = replace(MNIST, noise_multiplier=1.0, update_size=1_000_000)
@@ -54,7 +55,7 @@ def test_a_round_fits_its_ring_exactly() -> None:
     power = (1000 * bound) ** 2 / rotation_size(199_210) + 1000 / 4 + 1000 * made.update.sigma**2
 
     assert math.sqrt(power) * TAIL == pytest.approx(2**15, rel=1e-4)
-    assert made.update.norm_squared == int(sensitivity_squared(bound, 199_210))
+    assert made.update.norm_squared == squared_sensitivity(bound, 199_210)
     assert 1 < made.inflation <= MAX_INFLATION
 
 
@@ -79,8 +80,16 @@ def test_the_metrics_block_takes_its_share() -> None:
 def test_sigma_is_an_exact_fraction() -> None:
     made = round_parameters(MNIST)
 
-    assert (made.update.sigma * 1024).is_integer()
-    assert (made.metrics.sigma * 1024).is_integer()
+    assert (made.update.sigma * SIGMA_PARTS).is_integer()
+    assert (made.metrics.sigma * SIGMA_PARTS).is_integer()
+
+
+def test_wide_rings_use_no_more_levels_than_noise_can_be_drawn_for() -> None:
+    made = round_parameters(replace(MNIST, bits=32, noise_multiplier=100.0))
+
+    assert MAX_SIGMA - 2 < made.update.sigma <= MAX_SIGMA
+    assert MAX_SIGMA - 40 < made.metrics.sigma <= MAX_SIGMA
+    assert made.inflation < 1.01
 
 
 def test_the_clip_moves_only_the_scale() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from privacy.accounting import epsilon, rho_of
 from privacy.errors import ImpossiblePrivacyError
-from privacy.parameters import Cohort, round_parameters
+from privacy.parameters import round_parameters
+from privacy.survivors import Cohort
 from protocol.noise import noise_multiplier, participations, setting_of
 from protocol.plan import Privacy, SecureAggregation
 
