@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from device_agent.artifacts import KEPT, ArtifactCache
@@ -132,14 +133,18 @@ def test_damage_costs_the_chunks_it_hit(
     assert cache.open(REF).assembly.content() == CONTENT
 
 
-def test_a_full_disk_ends_the_keeping_and_nothing_else(tmp_path: Path) -> None:
+def test_a_full_disk_ends_the_keeping_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = ArtifactCache(tmp_path)
     path = tmp_path / REF.sha256.hex()
     artifact = cache.open(REF)
     artifact.keep(0, CHUNKS[0])
     path.unlink()
     path.symlink_to("/dev/full")
+    # A logger that was used before, by whatever test, keeps its processors: another one is needed.
     with capture_logs() as logs:
+        monkeypatch.setattr("device_agent.artifacts._log", structlog.get_logger())
         artifact.keep(1, CHUNKS[1])
         artifact.keep(2, CHUNKS[2])
     assert [line["event"] for line in logs] == ["artifact_not_kept"]
