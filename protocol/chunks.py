@@ -155,8 +155,13 @@ class Assembly:
         """Whether every chunk is there."""
         return not self._missing
 
-    def add(self, index: int, data: Bytes) -> bool:
+    def add(self, index: int, data: Bytes, *, digest: bytes | None = None) -> bool:
         """Takes one chunk in.
+
+        Args:
+            index: its place.
+            data: its bytes.
+            digest: their SHA-256, if somebody has computed it already.
 
         Returns:
             False when it was there already.
@@ -170,7 +175,7 @@ class Assembly:
         size = memoryview(data).nbytes
         if size != span.stop - span.start:
             raise ProtocolError(f"chunk {index} has {size} bytes instead of {span.stop - span.start}")
-        if sha256(data).digest() != self.ref.chunk_hashes[index]:
+        if (digest or sha256(data).digest()) != self.ref.chunk_hashes[index]:
             raise ProtocolError(f"chunk {index} does not have the hash that was announced")
         if index not in self._missing:
             return False

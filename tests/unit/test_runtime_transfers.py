@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -19,6 +19,7 @@ from runtime.transfers import (
     fetch_blob,
     publish_blob,
 )
+from runtime.uploads import HASHED_APART
 
 TOPICS = Topics("test")
 CONTENT = bytes(range(256)) * 160  # ten chunks of the smallest size
@@ -77,6 +78,15 @@ async def bus() -> AsyncIterator[Bus]:
 def chunk_frame(index: int, data: bytes | memoryview | None = None, ref: BlobRef = REF) -> bytes:
     content = CONTENT[ref.span(index)] if data is None else data
     return msgspec.msgpack.encode(Chunk(ref.sha256, index, memoryview(content)))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a thread, a second at most."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never happened")
 
 
 # Up.
@@ -144,6 +154,32 @@ async def test_damaged_foreign_and_uninvited_chunks_are_counted_and_dropped(bus:
         assert (counts.accepted, counts.duplicates, counts.rejected, counts.unexpected) == (1, 1, 6, 1)
         await bus.upload().granted(range(10))
         assert await received == CONTENT
+
+
+async def test_large_chunks_are_hashed_in_threads_and_only_those_that_are_awaited(bus: Bus) -> None:
+    content = bytes(range(256)) * 4 * (HASHED_APART // 256)
+    ref = describe(content, HASHED_APART)
+    parts = [content[ref.span(index)] for index in range(ref.chunks)]
+    spoiled = bytes(HASHED_APART)
+    granted, topic = asyncio.Event(), TOPICS.upload("0", SENSOR)
+
+    async def grant(*_: object) -> None:
+        granted.set()
+
+    async with UploadReceiver(bus.aggregator, TOPICS, "0", grant, clock=bus.clock, window=2) as receiver:
+        receiving = asyncio.create_task(receiver.receive(SENSOR, ref))
+        await granted.wait()
+        for index, data in [(3, parts[3]), (0, spoiled), (0, parts[0])]:
+            await bus.device.publish(topic, chunk_frame(index, data, ref))
+        await until(lambda: receiver.counts.rejected == 1)
+        # Nobody has granted 3, and 0 was on its way to a thread when it came again.
+        assert (receiver.counts.accepted, receiver.counts.duplicates) == (0, 2)
+        for _ in range(ref.chunks):
+            for index, data in enumerate(parts):
+                await bus.device.publish(topic, chunk_frame(index, data, ref))
+            await until(lambda: not receiver._uploads[SENSOR].hashing if not receiving.done() else True)
+        assert bytes(await receiving) == content
+    assert receiver.counts.accepted == 4
 
 
 async def test_a_reference_that_lies_never_gets_a_place(bus: Bus) -> None:
