@@ -18,8 +18,10 @@ from coordinator.rounds import Desk
 from coordinator.run import Run
 from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
-from coordinator.state import CoordinatorState, Model
+from coordinator.state import CoordinatorState, Model, stored_message
 from protocol.effects import Commit
+from protocol.ids import Order
+from protocol.messages import Message
 from protocol.status import CoordinatorStatus, RoundResult, encode_status
 from protocol.topics import Topics
 from runtime.compute import Computer
@@ -48,12 +50,15 @@ class CoordinatorSetting:
     state: CoordinatorState | None = None
 
     def records(self, frame: bytes) -> bool:
-        """Whether a manifest or decision is durable."""
+        """Whether a manifest or decision is durable, or of a round that the journal has forgotten."""
         if self.state is None:
             return False
         decisions = self.state.journal.select("read_decisions")
         newest = self.state.journal.select("read_newest_round")
-        return (frame,) in decisions or any(frame in typed("bytes", row[3]) for row in newest)
+        if (frame,) in decisions or any(frame in typed("bytes", row[3]) for row in newest):
+            return True
+        said = stored_message(frame, Message)
+        return any(_order_of(said) < Order(*typed("tuple[int, int, int]", row[:3])) for row in newest)
 
     def holds(self, blob: bytes) -> bool:
         """Whether an update is durably in the open round, by its hash."""
@@ -126,6 +131,11 @@ def _watched(commit: Commits, oracle: Oracle) -> Commits:
         await commit(effect)
 
     return watched
+
+
+def _order_of(said: Message) -> Order:
+    order: Order = said.order  # type: ignore[attr-defined]
+    return order
 
 
 def durable(state: CoordinatorState) -> Durable:

@@ -277,6 +277,8 @@ class World:
             self.oracle.fail("uncaught", f"{actor.name} ended: {error!r}")
 
     def _arrives(self, client: str, delivery: Delivery) -> list[Delivery]:
+        if "/rounds/" in delivery.topic:
+            self.oracle.arrives(delivery.payload)
         malice = self.actors[client].malice
         return self.liar.instead(client, delivery if malice is None else malice.hears(delivery))
 
