@@ -80,7 +80,6 @@ class JournaledRound:
         self._origin = clock.now()
         self._frames: dict[Decision, bytes] = {}
         self._heard: dict[bytes, int] = {}
-        self._kept_sum = b""
         self._spooled = Spooled()
 
     @property
@@ -109,11 +108,6 @@ class JournaledRound:
         if decision not in self._frames:
             self._frames[decision] = seal_frame(self._signer, decision)
         return self._frames[decision]
-
-    def sum_kept(self, blob: bytes) -> SumKept:
-        """The event that says so; what is stored is named in the journal."""
-        self._kept_sum = blob
-        return SumKept()
 
     async def flushed(self) -> None:
         """Return once everything handled so far is durable."""
@@ -168,8 +162,8 @@ class JournaledRound:
                 return DoneEntry(name_of(work))
             case ComputeFailed(work, error):
                 return FailedEntry(name_of(work), str(error))
-            case SumKept():
-                return SumEntry(self._kept_sum)
+            case SumKept(blob):
+                return SumEntry(blob)
             case Resumed(away):
                 return ResumedEntry(away)
             case Committed():

@@ -163,7 +163,7 @@ class Replay:
             if isinstance(effect, KeepSum) and blob == self._sum:
                 stored = await asyncio.to_thread(self._spool.get, blob)
                 effect.total.add(RingVector.unpack(effect.total.layout, stored))
-        return SumKept()
+        return SumKept(blob)
 
     # Effects.
 

@@ -284,7 +284,7 @@ class Round:
 
     async def _keep_sum(self, effect: KeepSum) -> SumKept:
         packed = await asyncio.to_thread(effect.total.pack)
-        return self._half.sum_kept(await self._desk.state.spool_update(packed))
+        return SumKept(await self._desk.state.spool_update(packed))
 
 
 def decision_topics(topics: Topics, order: Order) -> list[str]:

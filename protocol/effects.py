@@ -249,7 +249,13 @@ class UploadFailed:
 
 @dataclass(frozen=True)
 class SumKept:
-    """The running sum is stored."""
+    """The running sum is stored.
+
+    Attributes:
+        blob: its SHA-256, by which it is found again.
+    """
+
+    blob: bytes
 
 
 @dataclass(frozen=True)

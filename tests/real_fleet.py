@@ -9,12 +9,12 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -221,8 +221,8 @@ class RealFleet:
         log = self.folder / f"{name}.log"
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", module),
-                env=environment,
+                *self.command(module),
+                env=environment | self.more_environment,
                 cwd=self.folder,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stderr,
@@ -231,6 +231,13 @@ class RealFleet:
         program = Program(name, process, log)
         self.programs.append(program)
         return program
+
+    more_environment: ClassVar[Mapping[str, str]] = {}
+    """Of every program, beside its settings."""
+
+    def command(self, module: str) -> Sequence[str]:
+        """How a program is started."""
+        return (sys.executable, "-P", "-m", module)
 
     # What a user sees.
 

@@ -273,7 +273,7 @@ class VirtualFleet:
             case fx.Receive(device, ref):
                 self._receive(device, ref)
             case fx.KeepSum():
-                self._coordinator(fx.SumKept())
+                self._coordinator(fx.SumKept(bytes(32)))
             case fx.Commit(mean=mean):
                 self.mean, self.commit = mean, effect
                 self._coordinator(fx.Committed())

@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from faults.device_process import order_of
 from faults.known_training import KnownTraining, device_name
@@ -86,34 +85,17 @@ class FaultFleet(RealFleet):
         shown = (status for _, status in self.watch.history if isinstance(status, CoordinatorStatus))
         return any(status.why.startswith(why) for status in shown)
 
-    async def _start(self, name: str, module: str, settings: dict[str, object]) -> Program:
+    # Compiled modules are files, too: which are written at a start must not change from one to the next.
+    more_environment: ClassVar[Mapping[str, str]] = {
+        "PYTHONPATH": os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+    def command(self, module: str) -> Sequence[str]:
+        """With what the next program is to be started under, and agents whose training is known."""
         before, self._before = self._before, ()
-        address = self.broker.address
-        common = {
-            "FLEET": FLEET,
-            "BROKER__URLS": f"mqtt://{address.host}:{address.port}",
-            "BROKER__USERNAME": address.user,
-            "BROKER__PASSWORD": address.password,
-        }
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDFLEET_")}
-        environment |= {f"FEDFLEET_{key}": str(value) for key, value in (common | settings).items()}
-        # Compiled modules are files, too: which are written at a start must not change from one to the next.
-        places = [str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment |= {"PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}
         own = {"device_agent": "faults.device_process"}.get(module, module)
-        log = self.folder / f"{name}.log"
-        with log.open("ab") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                *(*before, sys.executable, "-P", "-m", own),
-                env=environment,
-                cwd=self.folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-            )
-        program = Program(name, process, log)
-        self.programs.append(program)
-        return program
+        return (*before, *super().command(own))
 
 
 class Witness(Puppet):

@@ -139,9 +139,9 @@ def summed_updates_added_again(plant: Plant) -> None:
 
 @bug("sum", "A restarted coordinator does not load its stored sum.")
 def stored_sum_not_loaded(plant: Plant) -> None:
-    async def restore(_real: Any, self: Replay, _blob: Any) -> SumKept:
+    async def restore(_real: Any, self: Replay, blob: bytes) -> SumKept:
         self._finish(lambda one: type(one).__name__ == "KeepSum")
-        return SumKept()
+        return SumKept(blob)
 
     plant.instead(Replay, "_restore_sum", restore)
 

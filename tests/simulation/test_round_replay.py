@@ -80,7 +80,7 @@ class JournaledFleet(VirtualFleet):
 
     def _perform(self, effect: fx.Effect) -> None:
         if isinstance(effect, fx.KeepSum):
-            self._coordinator(self.journaled.sum_kept(self.tape.spool.put(effect.total.pack())))
+            self._coordinator(fx.SumKept(self.tape.spool.put(effect.total.pack())))
         else:
             super()._perform(effect)
 
