@@ -97,7 +97,7 @@ class Device:
 
     def upload(self, update: Update, cohort: Mapping[str, PublicKeys]) -> bytes:
         """Phase collecting: quantise, mask, pack."""
-        rounding = derive(self.secrets.rounding_key, salt=T2, label=b"benchmark/rounding", length=16)
+        rounding = derive(self.secrets.encoding_key, salt=T2, label=b"benchmark/rounding", length=16)
         rounded = quantize(np.clip(update, -CLIP, CLIP), SCALE, Keystream(rounding).read)
         vector = RingVector.from_signed(LAYOUT, np.zeros(LAYOUT.metrics_size, np.int64), rounded)
         peers = tuple((peer, cohort[peer].mask) for peer in self.received)

@@ -1,21 +1,25 @@
 """`fedfleet plan check`: what a plan means for every device, before anything runs."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 from rich.table import Table
 
+from console.privacy_report import privacy_lines
 from console.text import size
-from coordinator.artifact import build_artifact
+from coordinator.artifact import Artifact, build_artifact
 from coordinator.selection import Candidate, NotEnough, select
+from coordinator.state import raw
 from privacy.errors import PrivacyError
-from privacy.update import UpdateEncoding
+from protocol.chunks import describe
 from protocol.errors import FedfleetError
-from protocol.ids import DeviceId
+from protocol.ids import DeviceId, Order
 from protocol.plan import Plan
-from protocol.vector import layout_of
+from protocol.planned_round import planned_manifest
+from protocol.vector import encoding_of, layout_of, survivors_needed
 from runtime.plan_file import load_plan
 from secagg import graph
 from secagg.errors import SecAggError
@@ -42,6 +46,7 @@ class PlanFigures(Struct, frozen=True):
         tolerated_dropouts: devices that may vanish after sharing, wherever they are in the graph.
         round_seconds: longest possible round.
         run_seconds: longest possible run of as many rounds as the plan wants, none aborted.
+        privacy: what the plan promises of a device, and what that costs, line by line.
     """
 
     parameters: int
@@ -57,6 +62,7 @@ class PlanFigures(Struct, frozen=True):
     tolerated_dropouts: int
     round_seconds: float
     run_seconds: float
+    privacy: Sequence[str]
 
 
 def check_plan(path: Path, devices: int | None) -> PlanFigures:
@@ -72,32 +78,44 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
     plan = load_plan(path)
     artifact = build_artifact(plan, path.parent, seed=0)
     try:
-        return _figures(plan, len(artifact.weights), len(artifact.bundle.encode()), _cohort(plan, devices))
+        return _figures(plan, artifact, _cohort(plan, devices))
     except (PrivacyError, SecAggError) as error:
         raise PlanImpossibleError(f"{path}: {error}; change secure_aggregation or the cohort") from error
 
 
-def _figures(plan: Plan, parameters: int, bundle_bytes: int, cohort: int) -> PlanFigures:
-    encoding = _encoding(plan, parameters, cohort)
-    rules = plan.secure_aggregation
+def _figures(plan: Plan, artifact: Artifact, cohort: int) -> PlanFigures:
+    bundle = artifact.bundle.encode()
+    parameters = len(artifact.weights)
+    manifest = planned_manifest(
+        plan,
+        fleet="plan",
+        order=Order(1, 1, 1),
+        bundle=describe(bundle),
+        weights=describe(raw(artifact.weights)),
+        members=cohort,
+        clip=None,
+        shard="main",
+    )
+    encoding, rules = encoding_of(manifest), manifest.secure_aggregation
     sizes = graph.parameters(cohort, rules.corrupt_fraction, rules.dropout_fraction)
     threshold = max(sizes.threshold, rules.threshold)
-    fewest = max(threshold, plan.selection.min_cohort)
+    fewest = max(threshold, survivors_needed(manifest, cohort))
     longest = _round_seconds(plan)
     return PlanFigures(
         parameters=parameters,
-        bundle_bytes=bundle_bytes,
+        bundle_bytes=len(bundle),
         cohort=cohort,
         bytes_down=4 * parameters,
         bytes_up=layout_of(encoding).packed_size,
-        ring_bits=rules.bits,
-        scale=encoding.scale,
-        resolution=1 / encoding.scale,
+        ring_bits=encoding.block.bits,
+        scale=encoding.block.scale,
+        resolution=1 / encoding.block.scale,
         degree=sizes.degree,
         threshold=threshold,
         tolerated_dropouts=max(0, min(sizes.degree - threshold, cohort - fewest)),
         round_seconds=longest,
         run_seconds=longest * plan.stopping.rounds,
+        privacy=privacy_lines(plan, parameters, cohort),
     )
 
 
@@ -110,19 +128,6 @@ def _cohort(plan: Plan, devices: int | None) -> int:
     if isinstance(choice, NotEnough):
         raise PlanImpossibleError(f"{choice.reason}; lower selection.min_cohort or give more devices")
     return len(choice.invited)
-
-
-def _encoding(plan: Plan, parameters: int, cohort: int) -> UpdateEncoding:
-    rules = plan.secure_aggregation
-    return UpdateEncoding(
-        update_size=parameters,
-        bits=rules.bits,
-        clip=rules.clip,
-        coordinate_limit=rules.coordinate_limit or rules.clip,
-        max_members=cohort,
-        max_examples=plan.training.max_examples,
-        loss_ceiling=plan.training.loss_ceiling,
-    )
 
 
 def _round_seconds(plan: Plan) -> float:
@@ -146,4 +151,7 @@ def table(path: Path, figures: PlanFigures) -> Table:
     made = Table(title=f"{path} is a valid plan", title_justify="left", show_header=False, box=None)
     for name, value in rows.items():
         made.add_row(name, value, style=None)
+    for line in one.privacy:
+        name, _, text = line.partition(": ")
+        made.add_row(name, text)
     return made

@@ -3,11 +3,11 @@
 from console.text import size
 from privacy.accounting import epsilon, gaussian_epsilon, rho_of
 from privacy.advice import Run, advice
+from privacy.encoding import UpdateEncoding
 from privacy.errors import ImpossiblePrivacyError
 from privacy.parameters import RoundParameters, round_parameters
-from privacy.update import UpdateEncoding
 from protocol.noise import participations, setting_of
-from protocol.plan import Privacy, SecureAggregation
+from protocol.plan import Plan, Privacy
 from secagg.ring import RingLayout
 
 _SHOWN_STEPS = (1, 2, 5)
@@ -15,28 +15,26 @@ _MOST_SHOWN = 6
 _FLOAT32 = 4
 
 
-def privacy_lines(
-    privacy: Privacy, masking: SecureAggregation, parameters: int, cohort: tuple[int, int], rounds: int
-) -> list[str]:
-    """Cost by round, bytes, noise and warnings of a plan.
+def privacy_lines(plan: Plan, parameters: int, members: int) -> list[str]:
+    """Cost by round, bytes, noise and warnings of a plan; each line begins with a name and a colon.
 
     Args:
-        privacy: the plan's table.
-        masking: the plan's ring, clip and corrupt fraction.
+        plan: to be run.
         parameters: of the model.
-        cohort: fewest survivors with whom a sum is unmasked, and most members.
-        rounds: of the run.
+        members: most in a round.
 
     Raises:
         ImpossiblePrivacyError: no round with these settings; the message says what to change, to what.
     """
+    privacy, rounds = plan.privacy, plan.stopping.rounds
+    cohort = (plan.selection.min_cohort, members)
     if privacy.mode == "none":
         return [
             "privacy: none; single updates are hidden, but the sums may tell of one device's data",
             'warning: nothing is promised to anybody; privacy.mode = "distributed" would',
         ]
     try:
-        round_ = round_parameters(setting_of(privacy, masking, parameters, cohort, rounds))
+        round_ = round_parameters(setting_of(privacy, plan.secure_aggregation, parameters, cohort, rounds))
     except ImpossiblePrivacyError as error:
         raise _with_epsilon(error, privacy, rounds) from None
     run = Run(rounds, participations(privacy, rounds), privacy.delta, cohort[1])

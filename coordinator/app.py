@@ -89,6 +89,7 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             state=state,
             computer=computer,
             clock=clock,
+            entropy=entropy,
         )
         current = Run(
             desk, settings, plan, artifact, ModelStore(settings.state), evaluator, trust, generation, chance

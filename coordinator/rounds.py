@@ -49,6 +49,7 @@ from protocol.topics import Topics
 from runtime.clock import Clock
 from runtime.compute import Computer
 from runtime.driver import Driver
+from runtime.entropy import Entropy
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver, UploadStalledError
 
@@ -79,6 +80,7 @@ class Desk:
     state: CoordinatorState
     computer: Computer
     clock: Clock
+    entropy: Entropy
 
 
 class Round:

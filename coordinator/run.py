@@ -35,10 +35,12 @@ from protocol.messages import (
 )
 from protocol.phases import Phase
 from protocol.plan import Plan, plan_hash
+from protocol.planned_round import planned_manifest
 from protocol.status import RoundResult
 from protocol.vector import encoding_of, layout_of
 from runtime.blobs import BlobError
 from runtime.clock import happens
+from secagg.keys import SECRET_SIZE, Secret
 
 LOOK_AGAIN = 1.0
 """Seconds between looks at the fleet while too few devices are on offer."""
@@ -285,6 +287,7 @@ class Run:
             self._trust,
             workers=opening.workers,
             started=UnixTime(opening.started),
+            noise_key=Secret(self._desk.entropy.bytes(SECRET_SIZE)),
         )
         return JournaledRound(half, self._state, self._desk.signer, self._desk.clock)
 
@@ -312,20 +315,14 @@ class Run:
         await self._desk.clock.sleep(ended.retry_after)
 
     def _manifest(self, order: Order, choice: Choice) -> Manifest:
-        plan = self._plan
-        return Manifest(
+        return planned_manifest(
+            self._plan,
             fleet=self._settings.fleet,
             order=order,
-            protocol="pairwise",
-            plan=plan_hash(plan),
             bundle=self._bundle_ref,
             weights=self._weights_ref,
-            training=plan.training,
-            eligibility=plan.selection.eligibility,
-            secure_aggregation=plan.secure_aggregation,
-            min_cohort=plan.selection.min_cohort,
-            max_cohort=len(choice.invited),
-            deadlines=plan.deadlines,
+            members=len(choice.invited),
+            clip=None,
             shard=self._settings.shard,
         )
 

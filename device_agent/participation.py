@@ -12,7 +12,7 @@ from device_agent.memory import AgentMemory
 from device_agent.settings import AgentSettings
 from models.errors import TrainingFailedError
 from models.training_process import TrainingWorker
-from privacy.update import LocalMetrics
+from privacy.encoding import LocalMetrics
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.device_checks import DeviceContext

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import NoiseError
-from privacy.quantization import RoundingBits
+from privacy.quantization import RandomBytes
 
 Integers: TypeAlias = NDArray[np.int64]
 Words: TypeAlias = NDArray[np.uint64]
@@ -59,7 +59,7 @@ def sigma_in_parts(sigma: float) -> int:
     return math.ceil(sigma * SIGMA_PARTS)
 
 
-def discrete_gaussian(size: int, parts: int, random_bytes: RoundingBits) -> Integers:
+def discrete_gaussian(size: int, parts: int, random_bytes: RandomBytes) -> Integers:
     """Draw integers x, independently, with P(x) proportional to `exp(-x² / (2 sigma²))`.
 
     Args:
@@ -119,7 +119,7 @@ class _Decisions:
     ascending indices for which it came true: numpy picks by indices five times faster than by a mask.
     """
 
-    random_bytes: RoundingBits
+    random_bytes: RandomBytes
 
     def below(self, end: int, count: int) -> Words:
         """Return uniform integers in [0, end)."""

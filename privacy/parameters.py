@@ -13,11 +13,12 @@ they are for any C, so adaptive clipping changes no guarantee.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from privacy.accounting import compose, multiplier_of, rho_of, round_rho
+from privacy.blocks import MAX_BOUND, kept_of, ring_bound
 from privacy.errors import ImpossiblePrivacyError
 from privacy.noise import MAX_SIGMA, SIGMA_PARTS, sigma_in_parts
 from privacy.rounding import squared_sensitivity
@@ -25,14 +26,8 @@ from privacy.survivors import Cohort
 
 Mode = Literal["distributed", "central"]
 
-TAIL = 6.0
-"""Standard deviations of the ring's half: coordinates of a rotated sum are sub-Gaussian, so each wraps with a
-probability of at most 2 exp(-18), 0.03 of 2^20 coordinates; as the sum is close to normal, really 2e-9: one
-wrap in 500 rounds. 4, which is usual, wraps 66 of 2^20 in a round, and as a wrapped one is off by the whole
-ring that adds up to 0.4 % to the sum's power. 6 costs 1.5 times the scale."""
-
 METRICS_TAIL = 16.0
-"""As `TAIL` for the metrics block, where room costs nothing: 2 exp(-128)."""
+"""As `blocks.TAIL` for the metrics block, where room costs nothing: 2 exp(-128)."""
 
 MIN_SIGMA = 2.0
 """Levels of noise a device adds at least: from here on the correction for summing discrete Gaussians is below
@@ -40,9 +35,6 @@ MIN_SIGMA = 2.0
 
 MAX_INFLATION = 2.0
 """Most that rounding may multiply the sensitivity, and so the noise: beyond it wider words are cheaper."""
-
-MAX_BOUND = 2.0**30
-"""Longest scaled update: its integers fit 32 bits and their squared norm 64; rounding is long negligible."""
 
 WIDTHS = (8, 10, 12, 16, 20, 24, 32)
 
@@ -61,10 +53,11 @@ class Setting:
         noise_multiplier: z, the noise that is certain over the sensitivity, > 0: a round costs 1 / (2 z^2).
         metrics_share: part of that cost which the metrics block takes, in (0, 1).
         cohort: who is certain to be in the sum.
-        update_size: d, coordinates of the update block, >= 1.
+        update_size: d, parameters of the model, >= 1.
         metrics: values of the metrics block, >= 1.
         bits: ring width of the update block, one of `WIDTHS`.
         clip: C, L2 bound of an update, > 0, in units of the weights.
+        sketch: part of the rotated coordinates that travels, in (0, 1].
     """
 
     mode: Mode
@@ -75,6 +68,12 @@ class Setting:
     metrics: int
     bits: int
     clip: float
+    sketch: float = 1.0
+
+    @property
+    def kept(self) -> int:
+        """Coordinates that travel."""
+        return kept_of(self.update_size, self.sketch)
 
     @property
     def noises(self) -> int:
@@ -137,21 +136,24 @@ class RoundParameters:
         block = self.update
         power = self._noise_power(block.sigma, survivors)
         # Rounding a uniform fraction at random has the variance 1/6.
-        rmse = math.sqrt(power + survivors / 6) / (survivors * block.scale)
+        spread = math.sqrt(block.size / self.setting.update_size)
+        rmse = math.sqrt(power + survivors / 6) / (survivors * block.scale * spread)
         metric = math.sqrt(self._noise_power(self.metrics.sigma, survivors)) / (
             2 * survivors * self.metrics.scale
         )
-        length = rmse * math.sqrt(block.size)
+        length = rmse * math.sqrt(self.setting.update_size)
         return ExpectedNoise(rmse, length, length / self.setting.clip, metric)
 
     def _noise_power(self, sigma: float, survivors: int) -> float:
         return sigma * sigma * (survivors if self.setting.mode == "distributed" else 1)
 
     def _rho(self, noises: int) -> float:
-        return compose(
-            round_rho(block.norm_squared, block.sigma, noises, block.size)
-            for block in (self.update, self.metrics)
-        )
+        return cost((self.update, self.metrics), noises)
+
+
+def cost(blocks: Iterable[NoisedBlock], noises: int) -> float:
+    """Cost (rho) of one release of these blocks, when each holds at least so many honest noises."""
+    return compose(round_rho(block.norm_squared, block.sigma, noises, block.size) for block in blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +191,6 @@ def inflation(bound: float, size: int) -> float:
     return math.sqrt(squared_sensitivity(bound, size)) / bound
 
 
-def rotation_size(size: int) -> int:
-    """D = 2^floor(log2 d): what the overlapping Hadamard transforms spread each coordinate over, at least."""
-    return 1 << (size.bit_length() - 1)
-
-
 def _try(setting: Setting) -> RoundParameters | str:
     """The parameters, or why there are none."""
     bound = _bound(setting)
@@ -202,7 +199,7 @@ def _try(setting: Setting) -> RoundParameters | str:
     if bound < 1:
         return f"{who} leave no room for the update: rounding and noise fill the ring, whatever the clip"
     update = _update_block(setting, bound)
-    inflated = inflation(bound, setting.update_size)
+    inflated = inflation(bound, setting.kept)
     if inflated > MAX_INFLATION:
         return f"{who} inflate the sensitivity {inflated:.2f} times by rounding, above {MAX_INFLATION:g}"
     if setting.mode == "distributed" and update.sigma < MIN_SIGMA:
@@ -221,32 +218,23 @@ def _bound(setting: Setting) -> float:
 
 
 def _bound_of_ring(setting: Setting) -> float:
-    """The largest x that leaves `TAIL` standard deviations of room in the ring; 0 when there is none.
-
-    `(n x)^2 / D + n / 4 + n sigma^2 <= (2^(b-1) / k)^2`: n aligned updates spread by the rotation, their
-    rounding, and their noise, with `sigma^2 = (x^2 + x + d/4 + sqrt(d)/2) / (2 rho m)`, the squared
-    sensitivity over that: quadratic in x. In central mode the noise comes after the ring.
-    """
-    members, size = setting.cohort.largest, setting.update_size
+    """See `ring_bound`: `sigma^2 = D^2 / (2 rho m)`, D the sensitivity; in central mode it comes after."""
+    members = setting.cohort.largest
     noise = members / (2 * _update_rho(setting) * setting.noises) if setting.mode == "distributed" else 0.0
-    square = members**2 / rotation_size(size) + noise
-    rest = noise * (size / 4 + math.sqrt(size) / 2) + members / 4 - (2.0 ** (setting.bits - 1) / TAIL) ** 2
-    if rest >= 0:
-        return 0.0
-    return (math.sqrt(noise * noise - 4 * square * rest) - noise) / (2 * square)
+    return ring_bound(setting.bits, members, setting.update_size, noise, setting.kept)
 
 
 def _bound_of_sampler(setting: Setting) -> float:
     """The largest x whose noise can be drawn: `x^2 + x + d/4 + sqrt(d)/2 <= 2 rho m sigma^2`."""
     most = 2 * _update_rho(setting) * setting.noises * _LARGEST_SIGMA**2
-    room = most - setting.update_size / 4 - math.sqrt(setting.update_size) / 2
+    room = most - setting.kept / 4 - math.sqrt(setting.kept) / 2
     return (math.sqrt(1 + 4 * room) - 1) / 2 if room > 0 else 0.0
 
 
 def _update_block(setting: Setting, bound: float) -> NoisedBlock:
-    norm_squared = squared_sensitivity(bound, setting.update_size)
+    norm_squared = squared_sensitivity(bound, setting.kept)
     sigma = _sigma(norm_squared, _update_rho(setting), setting.noises)
-    return NoisedBlock(setting.update_size, bound / setting.clip, norm_squared, sigma)
+    return NoisedBlock(setting.kept, bound / setting.clip, norm_squared, sigma)
 
 
 def _metrics_block(setting: Setting, half: int) -> NoisedBlock:

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import QuantizationError
 
-RoundingBits: TypeAlias = Callable[[int], bytes]
+RandomBytes: TypeAlias = Callable[[int], bytes]
 """Called with a number of bytes; answers that many fresh, uniform, unpredictable ones."""
+
+Integers: TypeAlias = NDArray[np.signedinteger[Any]]
 
 # Fewer levels than this on each side of zero and rounding noise drowns the update.
 MIN_LEVELS = 8.0
@@ -65,7 +67,7 @@ def scale_for(bits: int, limit: float, max_members: int) -> float:
 
 
 def quantize(
-    values: NDArray[np.float32] | NDArray[np.float64], scale: float, rounding_bits: RoundingBits
+    values: NDArray[np.float32] | NDArray[np.float64], scale: float, rounding_bits: RandomBytes
 ) -> NDArray[np.int32]:
     """Round `values * scale` up or down at random so that the expectation is exact: `floor(s x + u)`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import QuantizationError
-from privacy.quantization import RoundingBits, quantize
+from privacy.quantization import RandomBytes, quantize
 
 RETRIES = 64
 """Draws after the first. An honest vector fails them all with probability at most β^65 = exp(-32.5)."""
@@ -55,7 +55,7 @@ def round_within(
     values: NDArray[np.float32] | NDArray[np.float64],
     scale: float,
     max_squared: int,
-    rounding_bits: RoundingBits,
+    rounding_bits: RandomBytes,
 ) -> NDArray[np.int32]:
     """Round `values * scale` stochastically, drawing again while the result is too long.
 

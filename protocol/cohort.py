@@ -10,6 +10,7 @@ from protocol.frames import Opened, open_device_frame
 from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Cohort, FromDevice, Manifest, RoundKeys, encode
 from protocol.transcript import extend
+from protocol.vector import survivors_needed
 from secagg import graph
 from secagg.keys import is_low_order
 
@@ -33,6 +34,7 @@ class CohortView:
         keys: of each member.
         degree: neighbours of each member.
         threshold: shares that recover a secret.
+        fewest: members without whom nothing is unmasked.
     """
 
     transcript: bytes
@@ -40,6 +42,7 @@ class CohortView:
     keys: Mapping[DeviceId, MemberKeys]
     degree: int
     threshold: int
+    fewest: int
 
     def point(self, device: DeviceId) -> int:
         """Where a member's shares are evaluated: its place in the sorted cohort, from 1."""
@@ -92,7 +95,8 @@ def read_cohort(
     threshold = max(rule.threshold, settings.threshold)
     if threshold > rule.degree:
         raise CohortError(f"threshold {threshold} is above the {rule.degree} neighbours of a member")
-    return CohortView(extend(context, encode(cohort)), tuple(keys), keys, rule.degree, threshold)
+    fewest = max(threshold, survivors_needed(manifest, len(frames)))
+    return CohortView(extend(context, encode(cohort)), tuple(keys), keys, rule.degree, threshold, fewest)
 
 
 def keys_of(frame: Opened[FromDevice], manifest: Manifest, context: bytes) -> MemberKeys:

@@ -215,7 +215,7 @@ class Sharing:
 
     def shortage(self) -> str:
         """Too few shared for a sum that can be unmasked."""
-        return _too_few(self.members(), self.manifest.min_cohort, "shared their secrets with enough others")
+        return _too_few(self.members(), self.formed.view.fewest, "shared their secrets with enough others")
 
     def members(self) -> frozenset[DeviceId]:
         """U2: those who shared, without any that has fewer neighbours left than the threshold."""
@@ -345,8 +345,8 @@ class Collecting:
     def shortage(self) -> str:
         """Too few in the sum, or a mask that could not be removed."""
         survivors = frozenset(self.stored)
-        needed = max(self.formed.view.threshold, self.manifest.min_cohort)
-        return _too_few(survivors, needed, "uploaded") or _unreachable(self.formed, self.members, survivors)
+        fewest = self.formed.view.fewest
+        return _too_few(survivors, fewest, "uploaded") or _unreachable(self.formed, self.members, survivors)
 
     def address(self, devices: Collection[DeviceId]) -> list[Effect]:
         """The share set to all, and to each what its neighbours sealed for it, until it offers its upload."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from privacy.update import MeanUpdate
+from privacy.encoding import MeanUpdate
 from protocol.certificates import FleetTrust
 from protocol.coordinator_phases import (
     LAST_AWAITED,
@@ -61,7 +61,8 @@ from protocol.ids import DeviceId, Order, Seconds, UnixTime
 from protocol.messages import MAX_REASON, Decline, Extension, FromDevice, Manifest, Offer, RoundEnded, encode
 from protocol.phases import COORDINATOR_MOVES, Move, Phase
 from protocol.transcript import begin
-from protocol.vector import encoding_of, layout_of
+from protocol.vector import encoding_of, layout_of, survivors_needed
+from secagg.keys import Secret
 from secagg.pairwise import share_out
 from secagg.ring import RingVector
 
@@ -116,6 +117,7 @@ class CoordinatorRound:
         trust: the fleet's root.
         workers: into how many parts unmasking is cut.
         started: wall clock, for certificate validity.
+        noise_key: 32 bytes of fresh entropy, for noise that the coordinator adds; in memory only.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class CoordinatorRound:
         *,
         workers: int,
         started: UnixTime,
+        noise_key: Secret,
     ) -> None:
         self.manifest = manifest
         self.order = manifest.order
@@ -137,6 +140,7 @@ class CoordinatorRound:
         self._trust = trust
         self._workers = workers
         self._started = started
+        self._noise_key = noise_key
         self._encoding = encoding_of(manifest)
         self._layout = layout_of(self._encoding)
         self._declined: set[DeviceId] = set()
@@ -144,7 +148,7 @@ class CoordinatorRound:
         self._state: PhaseState = Inviting(manifest, self._t0, frozenset(invited), wanted, self._declined)
         self._invited = frozenset(invited)
         self._answered: dict[Phase, int] = {}
-        self._threshold = 0
+        self._fewest = survivors_needed(manifest, manifest.min_cohort)
         self._computing = False
         self._masks: list[RingVector] = []
         self._parts = 0
@@ -166,7 +170,7 @@ class CoordinatorRound:
             phase=self.phase,
             invited=len(self._invited),
             answered=dict(self._answered),
-            needed=max(self._threshold, self.manifest.min_cohort),
+            needed=self._fewest,
             cohort=self._answered.get(Phase.SHARING, 0),
             deadline=self._deadline,
             reason=self.reason,
@@ -345,7 +349,7 @@ class CoordinatorRound:
         match work, result, state:
             case FormCohort(), FormedCohort(), Keying():
                 self._computing = False
-                self._threshold = result.view.threshold
+                self._fewest = result.view.fewest
                 return self._enter(Sharing(self.manifest, result), now)
             case SortMail(), dict(), _:
                 return state.deliver(result) if isinstance(state, Collecting) else []
@@ -384,7 +388,8 @@ class CoordinatorRound:
             return []
         collected = state.confirmed.collected
         masks, self._masks = self._masks, []
-        return [Compute(DecodeSum(collected.total, masks, self._encoding, len(state.confirmed.survivors)))]
+        members = len(state.confirmed.survivors)
+        return [Compute(DecodeSum(collected.total, masks, self._encoding, members, self._noise_key))]
 
     def _commit(self, state: Recovering, mean: MeanUpdate, now: Seconds) -> list[Effect]:
         survivors = len(state.confirmed.survivors)

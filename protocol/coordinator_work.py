@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from privacy.update import MeanUpdate, UpdateEncoding
+from privacy.encoding import MeanUpdate, UpdateEncoding
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.cohort import CohortView, read_cohort
@@ -21,6 +21,7 @@ from secagg import pairwise, shamir
 from secagg.errors import ShareError
 from secagg.keys import Secret, public_key, seed_commitment
 from secagg.pairwise import Expansion, PairGroup, SelfGroup, expand_sum
+from secagg.prg import Keystream
 from secagg.ring import RingLayout, RingVector
 
 _HEAVY_SHARES = 4096
@@ -203,7 +204,7 @@ def count_masks(corrections: Corrections) -> int:
 
 @dataclass(frozen=True)
 class DecodeSum:
-    """Unmask in place and read the mean. Result: MeanUpdate.
+    """Unmask in place and read the mean, in central mode with the coordinator's noise. Result: MeanUpdate.
 
     Raises MaskMismatchError when a sentinel is not zero.
     """
@@ -212,10 +213,14 @@ class DecodeSum:
     corrections: Sequence[RingVector] = field(repr=False)
     encoding: UpdateEncoding
     members: int
+    noise_key: Secret
     heavy: ClassVar[bool] = False
 
     def run(self) -> MeanUpdate:
         """Compute it."""
         for correction in self.corrections:
             self.total.add(correction)
-        return self.encoding.decode(self.total.signed_update(), self.total.signed_metrics(), self.members)
+        random_bytes = Keystream(self.noise_key).read
+        return self.encoding.decode(
+            self.total.signed_update(), self.total.signed_metrics(), self.members, random_bytes
+        )

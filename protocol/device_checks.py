@@ -1,9 +1,10 @@
 """What a device holds a coordinator to, whatever the plan says: order, manifest, sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import check
+from protocol.device_privacy import PrivacyStance, check_noise
 from protocol.device_work import Membership
 from protocol.errors import ManifestError, OrderError, ProtocolError, SetError
 from protocol.ids import DeviceId, Order, UnixTime
@@ -48,6 +49,7 @@ class DeviceContext:
         corrupt_fraction: its own floor of the assumed corrupt part, gamma.
         idle: condition now; `charging` and `unmetered` likewise.
         started: wall clock when the round began, for certificate validity.
+        privacy: what it insists on and has spent.
     """
 
     own: DeviceId
@@ -58,6 +60,7 @@ class DeviceContext:
     charging: bool
     unmetered: bool
     started: UnixTime
+    privacy: PrivacyStance = field(default_factory=PrivacyStance)
 
 
 def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceContext) -> None:
@@ -65,7 +68,7 @@ def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceConte
 
     Raises:
         ManifestError: it is not.
-        QuantizationError: bits, clip and max_cohort do not fit one another.
+        PrivacyError: bits, clip, noise and max_cohort do not fit one another.
     """
     if manifest.fleet != context.trust.fleet:
         raise ManifestError(f"the manifest is of fleet {manifest.fleet}")
@@ -88,6 +91,7 @@ def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceConte
     if manifest.weights.size % 4:
         raise ManifestError(f"{manifest.weights.size} bytes are no vector of float32")
     encoding_of(manifest)
+    check_noise(manifest)
 
 
 def missing_condition(asked: Eligibility, has: DeviceContext) -> str:
@@ -127,7 +131,7 @@ def check_set(
         raise SetError(f"the set names strangers: {', '.join(sorted(members - of))[:120]}")
     if own not in members:
         raise SetError("this device is not in the set")
-    needed = max(floor, threshold)
+    needed = max(floor, membership.view.fewest)
     if len(members) < needed:
         raise SetError(f"the set has {len(members)} members; at least {needed} are needed")
     if len(members & membership.neighbours) < threshold:

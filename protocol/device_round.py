@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from privacy.errors import PrivacyError
 from protocol.device_checks import DeviceContext, check_manifest, check_set, missing_condition
+from protocol.device_privacy import charge_for, privacy_objection
 from protocol.device_work import CheckConfirmations, EncodeUpdate, JoinCohort, Masked, MaskUpdate, Membership
 from protocol.effects import (
     Begin,
@@ -214,9 +215,11 @@ class DeviceRound:
             check_manifest(self.manifest, self._signer, self._context)
         except (ManifestError, PrivacyError) as error:
             return self._leave(error)
-        missing = missing_condition(self.manifest.eligibility, self._context)
-        if missing:
-            return self._leave(ProtocolError(missing), refuse=False)
+        reason = missing_condition(self.manifest.eligibility, self._context) or privacy_objection(
+            self.manifest, self._context.privacy
+        )
+        if reason:
+            return self._leave(ProtocolError(reason), refuse=False)
         self._move(Step.ACCEPT)
         self._said = Accept(self.order, self._t0)
         return [
@@ -239,7 +242,7 @@ class DeviceRound:
             event.trained,
             event.metrics,
             encoding_of(self.manifest),
-            self._live_secrets.rounding_key,
+            self._live_secrets.encoding_key,
         )
         return [Compute(work)]
 
@@ -446,6 +449,7 @@ class DeviceRound:
         return [
             *(Refuse(error) for error in masked.refused),
             Enter("uploading"),
+            *charge_for(self.manifest),
             Upload(masked.ref, masked.data),
             *self._say(UploadOffer(self.order, chosen.transcript, masked.ref), now),
         ]

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.update import LocalMetrics, UpdateEncoding
+from privacy.encoding import LocalMetrics, UpdateEncoding
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef, describe
 from protocol.cohort import CohortView, read_cohort
@@ -40,7 +40,7 @@ SHARE_SIZE = 36
 
 @dataclass(frozen=True)
 class EncodeUpdate:
-    """Difference → clip → weigh → round → ring. Result: RingVector.
+    """Difference → clip → weigh → round → noise → ring. Result: RingVector.
 
     Raises NotFiniteError before anything of a broken update can leave.
     """
@@ -49,14 +49,14 @@ class EncodeUpdate:
     trained: NDArray[np.float32] = field(repr=False)
     metrics: LocalMetrics = field(repr=False)
     encoding: UpdateEncoding
-    rounding_key: Secret
+    encoding_key: Secret
     heavy: ClassVar[bool] = False
 
     def run(self) -> RingVector:
         """Compute it."""
         with np.errstate(invalid="ignore", over="ignore"):  # encode says it in words
             delta = self.trained - self.initial
-        encoded = self.encoding.encode(delta, self.metrics, Keystream(self.rounding_key).read)
+        encoded = self.encoding.encode(delta, self.metrics, Keystream(self.encoding_key).read)
         return RingVector.from_signed(layout_of(self.encoding), encoded.metrics, encoded.update)
 
 

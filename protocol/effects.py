@@ -1,8 +1,8 @@
 """What a round asks of the world, and what the world tells it.
 
 A half of a round is `handle(event, now) -> list[Effect]`: it decides, the shell acts. Effects that leave the
-process (`Remember`, `Announce`, `Send`) are carried out in the order in which they were given; the others run
-beside them, and each tells its outcome with an event.
+process (`Remember`, `Charge`, `Announce`, `Send`) are carried out in the order in which they were given; the
+others run beside them, and each tells its outcome with an event.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.update import LocalMetrics, MeanUpdate
+from privacy.encoding import LocalMetrics, MeanUpdate
+from privacy.parameters import Mode
 from protocol.chunks import BlobRef
 from protocol.frames import Opened
 from protocol.ids import DeviceId, Order, Seconds
@@ -132,6 +133,21 @@ class Remember:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """Store durably what this round costs, before anything later leaves; it is never taken back.
+
+    Attributes:
+        order: the round.
+        mode: whose noise.
+        rho: the cost in zCDP.
+    """
+
+    order: Order
+    mode: Mode
+    rho: float
+
+
+@dataclass(frozen=True)
 class Say:
     """Sign a message and publish it to the coordinator."""
 
@@ -181,7 +197,7 @@ class Enter:
 
 Effect = (
     WakeAt | Compute | Refuse | Invite | Announce | Send | Receive | StopReceiving | KeepSum | Commit
-    | Remember | Say | Fetch | Train | Upload | SendChunks | Enter
+    | Remember | Charge | Say | Fetch | Train | Upload | SendChunks | Enter
 )  # fmt: skip
 
 

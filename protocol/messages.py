@@ -18,7 +18,7 @@ from msgspec import Meta, Struct
 from protocol.chunks import BlobRef
 from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import Hash, Name, Order
-from protocol.plan import MAX_COHORT, Deadlines, Duration, Eligibility, SecureAggregation, Training
+from protocol.plan import MAX_COHORT, Deadlines, Delta, Duration, Eligibility, SecureAggregation, Training
 
 MAX_FRAME = 1_048_576
 """Bytes of one signed frame: below every default packet limit we met (Mosquitto 2.1: 2,000,000)."""
@@ -35,6 +35,8 @@ Share = Annotated[bytes, Meta(min_length=36, max_length=36)]
 SealedPair = Annotated[bytes, Meta(min_length=88, max_length=88)]
 """AES-GCM of two shares: 2 * 36 bytes and a tag of 16."""
 Reason = Annotated[str, Meta(max_length=MAX_REASON)]
+SigmaParts = Annotated[int, Meta(ge=1, le=2**36)]
+"""A standard deviation in parts of 2^-16 level, up to 2^20 levels: what can be drawn exactly."""
 Members = Annotated[tuple[Name, ...], Meta(max_length=MAX_COHORT)]
 
 
@@ -129,6 +131,32 @@ class Reveal(RoundMessage, frozen=True, tag="reveal"):
 # Coordinator to one device.
 
 
+class Noise(Struct, frozen=True, forbid_unknown_fields=True):
+    """What keeps the sum of a round from telling of one device, in the numbers that its cost follows from.
+
+    Attributes:
+        mode: who adds the noise: each device its part, or the coordinator.
+        scale: levels per unit of the weights in the rotated update.
+        sigma_parts: of the noise on each coordinate, in 2^-16 levels: a device's, or the coordinator's.
+        metrics_half: the integer that stands for half of a metric's range.
+        metrics_sigma_parts: as `sigma_parts`, on each metric.
+        spacing: a device takes part at most once in so many rounds.
+        participations: the most rounds of the run in which that lets one device take part.
+        epsilon: what so many rounds cost a device at most, at `delta`; devices hold the numbers to it.
+        delta: see `epsilon`.
+    """
+
+    mode: Literal["distributed", "central"]
+    scale: Annotated[float, Meta(gt=0.0, le=1e300)]
+    sigma_parts: SigmaParts
+    metrics_half: Annotated[int, Meta(ge=1, lt=2**31)]
+    metrics_sigma_parts: SigmaParts
+    spacing: Annotated[int, Meta(ge=1, lt=2**32)]
+    participations: Annotated[int, Meta(ge=1, lt=2**32)]
+    epsilon: Annotated[float, Meta(gt=0.0, le=1e300)]
+    delta: Delta
+
+
 class Manifest(Message, frozen=True, tag="manifest"):
     """What one round is. Its hash is T0, to which everything later in the round is bound.
 
@@ -141,7 +169,8 @@ class Manifest(Message, frozen=True, tag="manifest"):
         weights: the global model, flat little-endian float32.
         training: what to do on the device.
         eligibility: what the device must be.
-        secure_aggregation: parameters of masking.
+        secure_aggregation: parameters of masking; its clip is that of this round.
+        noise: of differential privacy; None without.
         min_cohort: fewer members or survivors than this and there is no sum.
         max_cohort: no more members than this; fixes the fixed-point scale.
         deadlines: phase durations.
@@ -157,6 +186,7 @@ class Manifest(Message, frozen=True, tag="manifest"):
     training: Training
     eligibility: Eligibility
     secure_aggregation: SecureAggregation
+    noise: Noise | None
     min_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)]
     max_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)]
     deadlines: Deadlines

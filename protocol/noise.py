@@ -1,18 +1,26 @@
-"""What a plan's privacy table means in the words of `privacy`: noise multiplier, participations, setting."""
+"""From a plan's privacy table to the noise of a round."""
 
 import math
 
-from privacy.accounting import noise_multiplier_for
+from privacy.accounting import epsilon, noise_multiplier_for
 from privacy.adaptive_clipping import COUNT_NOISE, share_for
 from privacy.errors import ImpossiblePrivacyError
-from privacy.parameters import Setting
+from privacy.noise import SIGMA_PARTS
+from privacy.noised_update import NoisedEncoding
+from privacy.parameters import RoundParameters, Setting, round_parameters
 from privacy.survivors import Cohort
+from protocol.messages import Noise
 from protocol.plan import Privacy, SecureAggregation
 
-PRIVATE_METRICS = ("loss", "accuracy", "clipped")
-"""What a device tells of itself under noise, each in [0, 1]; all devices weigh the same."""
+BITS_WITH_PRIVACY, BITS_WITHOUT = 16, 32
+"""Of a parameter, where a plan does not say: half of float32, and as fine as float32."""
 
 _LARGEST_SHARE = 0.1
+
+
+def ring_bits(privacy: Privacy, masking: SecureAggregation) -> int:
+    """Bits of a parameter: the plan's own, or the default of its mode."""
+    return masking.bits or (BITS_WITHOUT if privacy.mode == "none" else BITS_WITH_PRIVACY)
 
 
 def participations(privacy: Privacy, rounds: int) -> int:
@@ -45,7 +53,7 @@ def setting_of(
 
     Args:
         privacy: with a mode.
-        masking: ring width, clip and corrupt fraction.
+        masking: ring width, clip, sketch and corrupt fraction.
         update_size: parameters of the model.
         cohort: fewest survivors with whom a sum is unmasked, and most members.
         rounds: of the run.
@@ -60,7 +68,7 @@ def setting_of(
     fewest, largest = cohort
     bounds = Cohort(fewest, largest, masking.corrupt_fraction)
     multiplier = noise_multiplier(privacy, rounds)
-    metrics = len(PRIVATE_METRICS)
+    metrics = len(NoisedEncoding.METRICS)
     wanted = share_for(COUNT_NOISE * bounds.honest, multiplier, metrics)
     return Setting(
         mode=privacy.mode,
@@ -69,6 +77,31 @@ def setting_of(
         cohort=bounds,
         update_size=update_size,
         metrics=metrics,
-        bits=masking.bits,
+        bits=ring_bits(privacy, masking),
         clip=masking.clip,
+        sketch=masking.sketch,
+    )
+
+
+def noise_of(
+    privacy: Privacy, masking: SecureAggregation, update_size: int, cohort: tuple[int, int], rounds: int
+) -> Noise | None:
+    """What a manifest says of the noise; None without privacy. Arguments and errors as of `setting_of`."""
+    if privacy.mode == "none":
+        return None
+    made = round_parameters(setting_of(privacy, masking, update_size, cohort, rounds))
+    return _said(made, privacy, participations(privacy, rounds))
+
+
+def _said(made: RoundParameters, privacy: Privacy, most: int) -> Noise:
+    return Noise(
+        mode=made.setting.mode,
+        scale=made.update.scale,
+        sigma_parts=round(made.update.sigma * SIGMA_PARTS),
+        metrics_half=int(made.metrics.scale),
+        metrics_sigma_parts=round(made.metrics.sigma * SIGMA_PARTS),
+        spacing=privacy.spacing,
+        participations=most,
+        epsilon=epsilon(most * made.device_rho, privacy.delta),
+        delta=privacy.delta,
     )

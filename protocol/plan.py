@@ -16,6 +16,8 @@ MAX_COHORT = 1024
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
+Delta = Annotated[float, Meta(ge=1e-100, le=1e-2)]
+"""Of (epsilon, delta): the chance that is left for worse than epsilon says."""
 Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 """Seconds, at most a day."""
 
@@ -101,17 +103,22 @@ class SecureAggregation(Struct, frozen=True, forbid_unknown_fields=True):
     """Parameters of masking, sharing and quantising.
 
     Attributes:
-        bits: ring width b of the update block; values travel mod 2^b.
+        bits: ring width b of the update block; values travel mod 2^b. None is 16 with privacy, else 32.
+            Below 32, and with privacy, the update is rotated.
         clip: L2 bound of a device's update, in units of the weights.
-        coordinate_limit: bound of one coordinate after the clip; None is `clip` (nothing saturates).
+        coordinate_limit: bound of one coordinate after the clip, where nothing is rotated; None is `clip`
+            (nothing saturates).
+        sketch: part of the rotated coordinates that travels, drawn anew every round; below 1 the mean is as
+            right on average, but noisier.
         corrupt_fraction: gamma, the part of a cohort that may work against the others.
         dropout_fraction: delta, the part expected to vanish; sizes the sparse graph only.
         threshold: raises the derived threshold; never lowers it. 0 leaves it alone.
     """
 
-    bits: Literal[8, 10, 12, 16, 20, 24, 32] = 32
+    bits: Literal[8, 10, 12, 16, 20, 24, 32] | None = None
     clip: PositiveFloat = 10.0
     coordinate_limit: PositiveFloat | None = None
+    sketch: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 1 / 3
     dropout_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
     threshold: Annotated[int, Meta(ge=0, le=MAX_COHORT)] = 0
@@ -121,11 +128,11 @@ class AdaptiveClipping(Struct, frozen=True, forbid_unknown_fields=True):
     """The clip follows the updates (Andrew et al. 2021, arXiv 1905.03871); `secure_aggregation.clip` begins.
 
     Attributes:
-        quantile: part of the updates that should not be clipped.
+        quantile: part of the updates that should not be clipped; None keeps the clip.
         learning_rate: how fast the clip moves; a round changes it by exp(learning_rate) at most.
     """
 
-    quantile: Fraction = 0.5
+    quantile: Fraction | None = None
     learning_rate: Annotated[float, Meta(gt=0.0, le=2.0)] = 0.2
 
 
@@ -143,16 +150,16 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
         metrics_share: part of the cost that accuracy, loss and the clipped rate take; None is as much as
             brings their noise to 0.05, and 0.1 at most.
         spacing: a device takes part at most once in so many rounds of the run, and holds to that itself.
-        adaptive_clipping: None keeps the clip.
+        adaptive_clipping: off unless its quantile is given.
     """
 
     mode: Literal["none", "distributed", "central"] = "none"
     target_epsilon: PositiveFloat | None = None
     noise_multiplier: PositiveFloat | None = None
-    delta: Annotated[float, Meta(ge=1e-100, le=1e-2)] = 1e-6
+    delta: Delta = 1e-6
     metrics_share: Annotated[float, Meta(gt=0.0, le=0.5)] | None = None
     spacing: Annotated[int, Meta(ge=1)] = 1
-    adaptive_clipping: AdaptiveClipping | None = None
+    adaptive_clipping: AdaptiveClipping = AdaptiveClipping()
 
 
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,6 +229,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     training: Training = Training()
     selection: Selection = Selection()
     secure_aggregation: SecureAggregation = SecureAggregation()
+    privacy: Privacy = Privacy()
     server: Server = Server()
     deadlines: Deadlines = Deadlines()
     stopping: Stopping = Stopping()

@@ -5,10 +5,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from privacy.errors import QuantizationError
+from privacy.errors import ImpossiblePrivacyError, QuantizationError
 from privacy.quantization import scale_for
 from protocol.errors import FedfleetError
-from protocol.plan import Plan
+from protocol.noise import BITS_WITHOUT, noise_multiplier, ring_bits
+from protocol.plan import Plan, Privacy
 from runtime.tables import Problem, TableError, build
 
 
@@ -49,6 +50,7 @@ def _contradictions(plan: Plan) -> Iterator[Problem]:
     yield from _model(plan)
     yield from _cohort(plan)
     yield from _ring(plan)
+    yield from _privacy(plan)
     yield from _deadlines(plan)
     yield from _stopping(plan)
 
@@ -103,11 +105,48 @@ def _ring(plan: Plan) -> Iterator[Problem]:
             "can exceed; lower it or leave it out"
         )
         yield Problem("secure_aggregation.coordinate_limit", text)
+    bits = ring_bits(plan.privacy, rules)
+    if bits < BITS_WITHOUT or plan.privacy.mode != "none":
+        yield from _rotated(plan)
+        return
+    if rules.sketch < 1:
+        text = (
+            f"secure_aggregation.sketch is {rules.sketch}, but nothing is rotated at 32 bits without "
+            "privacy; lower bits, to 16 for example, or leave sketch out"
+        )
+        yield Problem("secure_aggregation.sketch", text)
     members = math.ceil((chosen.count or chosen.min_cohort) * chosen.over_selection)
     try:
-        scale_for(rules.bits, limit, members)
+        scale_for(bits, limit, members)
     except QuantizationError as error:
-        yield Problem("secure_aggregation.bits", f"secure_aggregation.bits is {rules.bits}: {error}")
+        yield Problem("secure_aggregation.bits", f"secure_aggregation.bits is {bits}: {error}")
+
+
+def _rotated(plan: Plan) -> Iterator[Problem]:
+    """Whether the ring is wide enough depends on the model; `plan check` and the coordinator say it."""
+    limit = plan.secure_aggregation.coordinate_limit
+    if limit is not None:
+        text = (
+            f"secure_aggregation.coordinate_limit is {limit}, but updates are rotated below 32 bits and with "
+            "privacy, and have no coordinates to limit; leave it out"
+        )
+        yield Problem("secure_aggregation.coordinate_limit", text)
+
+
+def _privacy(plan: Plan) -> Iterator[Problem]:
+    wanted = plan.privacy
+    if wanted.mode == "none":
+        if wanted != Privacy():
+            text = (
+                'privacy.mode is "none", and the other keys of the table say how much; write '
+                'mode = "distributed", or leave the table out'
+            )
+            yield Problem("privacy.mode", text)
+        return
+    try:
+        noise_multiplier(wanted, plan.stopping.rounds)
+    except ImpossiblePrivacyError as error:
+        yield Problem("privacy.target_epsilon", str(error))
 
 
 def _deadlines(plan: Plan) -> Iterator[Problem]:

@@ -157,14 +157,14 @@ class RoundSecrets:
         seal_private: X25519 private key whose agreements seal the shares; never leaves the device.
         self_seed: seed of the device's own mask; shared among the neighbours.
         share_key: gives the coefficients of both sharings, through one derivation each.
-        rounding_key: gives the randomness of stochastic rounding.
+        encoding_key: gives the randomness of stochastic rounding and of the device's noise.
     """
 
     mask_private: Secret
     seal_private: Secret
     self_seed: Secret
     share_key: Secret
-    rounding_key: Secret
+    encoding_key: Secret
 
     @classmethod
     def from_master(cls, master: Secret) -> Self:
@@ -178,7 +178,7 @@ class RoundSecrets:
             seal_private=part(b"seal-private"),
             self_seed=part(b"self-seed"),
             share_key=part(b"share-key"),
-            rounding_key=part(b"rounding-key"),
+            encoding_key=part(b"encoding-key"),
         )
 
     @property

@@ -119,7 +119,7 @@ class Round:
             self.own.seen = self.order  # to be stored durably before anything is said
             trained = self.own.train()
             need(trained.examples >= self.manifest["eligibility"]["min_examples"], "too few examples")
-            self.vector = encode(trained, self.manifest, self.keys.rounding_key)
+            self.vector = encode(trained, self.manifest, self.keys.encoding_key)
         except (Refused, LookupError, TypeError) as why:
             return [self.leave(why)]
         accept = self.say("accept", self.links[0])
@@ -313,11 +313,11 @@ TEXT, NUMBER, HASH, KEY, NAMES = str, (int, float), 32, 32, [str]
 ORDER = fields("generation epoch round", int, int, int)
 BLOB = fields("sha256 size chunk_size chunk_hashes", HASH, int, int, [HASH])
 FRAME = fields("sender certificate body signature", TEXT, bytes, bytes, 64)
-MANIFEST = "fleet order protocol plan bundle weights training eligibility secure_aggregation"
+MANIFEST = "fleet order protocol plan bundle weights training eligibility secure_aggregation noise"
 MESSAGES = {
     "manifest": fields(
         f"{MANIFEST} min_cohort max_cohort deadlines shard",
-        *(TEXT, ORDER, TEXT, HASH, BLOB, BLOB, dict, dict, dict, int, int, dict, TEXT),
+        *(TEXT, ORDER, TEXT, HASH, BLOB, BLOB, dict, dict, dict, (dict, type(None)), int, int, dict, TEXT),
     ),
     "round-keys": fields("order T mask_key seal_key", ORDER, HASH, KEY, KEY),
     "cohort": fields("order T members", ORDER, HASH, [bytes]),
@@ -472,9 +472,9 @@ class Secrets:
     """What one round's master gives."""
 
     def __init__(self, master: bytes) -> None:
-        self.mask_private, self.seal_private, self.self_seed, self.share_key, self.rounding_key = (
+        self.mask_private, self.seal_private, self.self_seed, self.share_key, self.encoding_key = (
             D(master, b"", f"fedfleet/1/{use}")
-            for use in ("mask-private", "seal-private", "self-seed", "share-key", "rounding-key")
+            for use in ("mask-private", "seal-private", "self-seed", "share-key", "encoding-key")
         )
 
 
@@ -532,7 +532,7 @@ def scale(manifest: Message) -> float:
     return float(((2 ** (secure["bits"] - 1) - 1) / manifest["max_cohort"] - 1) / limit(secure))
 
 
-def encode(trained: Trained, manifest: Message, rounding_key: bytes) -> tuple[Words, Words]:
+def encode(trained: Trained, manifest: Message, encoding_key: bytes) -> tuple[Words, Words]:
     """Metrics words and update words: clip, cut, weigh, round up or down at random."""
     secure, cap = manifest["secure_aggregation"], manifest["training"]["max_examples"]
     delta, bound = trained.delta.astype(np.float64), limit(secure)
@@ -541,7 +541,7 @@ def encode(trained: Trained, manifest: Message, rounding_key: bytes) -> tuple[Wo
     clipped = norm > secure["clip"]
     delta *= secure["clip"] / norm if clipped else 1.0
     weight = min(trained.examples, cap) / cap
-    uniform = np.frombuffer(stream(rounding_key, 4 * delta.size), "<u4") / 2.0**32
+    uniform = np.frombuffer(stream(encoding_key, 4 * delta.size), "<u4") / 2.0**32
     update = np.floor(np.clip(delta, -bound, bound) * (weight * scale(manifest)) + uniform)
     update = np.concatenate([update, np.zeros(4)])
     count = max(trained.evaluated, cap)

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.encoding import LocalMetrics, MeanUpdate
 from privacy.errors import PrivacyError
-from privacy.update import LocalMetrics, MeanUpdate
 from protocol import effects as fx
 from protocol.certificates import FleetTrust, Role
 from protocol.chunks import BlobRef, describe
@@ -25,8 +25,9 @@ from protocol.errors import FedfleetError, PeerError
 from protocol.frames import open_coordinator_frame, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
 from protocol.messages import Manifest, Message, SurvivorSet, ToDevice
+from protocol.noise import noise_of
 from protocol.phases import Phase
-from protocol.plan import Deadlines, Eligibility, SecureAggregation, Training
+from protocol.plan import Deadlines, Eligibility, Privacy, SecureAggregation, Training
 from runtime.entropy import SeededEntropy
 from runtime.identity import FleetAuthority, Identity
 from secagg.errors import SecAggError
@@ -47,8 +48,20 @@ def manifest_for(
     dropout_fraction: float = 0.05,
     threshold: int = 0,
     fleet: str = "test",
+    clip: float = 10.0,
+    sketch: float = 1.0,
+    privacy: Privacy | None = None,
+    rounds: int = 1,
 ) -> Manifest:
     """A manifest for a model of `size` parameters and at most `members` devices."""
+    masking = SecureAggregation(
+        bits=bits,  # type: ignore[arg-type]
+        clip=clip,
+        corrupt_fraction=corrupt_fraction,
+        dropout_fraction=dropout_fraction,
+        threshold=threshold,
+        sketch=sketch,
+    )
     return Manifest(
         fleet=fleet,
         order=order or Order(1, 1, 1),
@@ -58,13 +71,8 @@ def manifest_for(
         weights=describe(np.zeros(size, "<f4").tobytes()),
         training=Training(max_examples=100),
         eligibility=Eligibility(),
-        secure_aggregation=SecureAggregation(
-            bits=bits,  # type: ignore[arg-type]
-            clip=10.0,
-            corrupt_fraction=corrupt_fraction,
-            dropout_fraction=dropout_fraction,
-            threshold=threshold,
-        ),
+        secure_aggregation=masking,
+        noise=noise_of(privacy or Privacy(), masking, size, (min_cohort, members), rounds),
         min_cohort=min_cohort,
         max_cohort=members,
         deadlines=Deadlines(),
@@ -146,7 +154,13 @@ class VirtualFleet:
         self.gamma_floor = gamma_floor
         self.manifest = manifest_for(size, members=devices, **manifest)  # type: ignore[arg-type]
         self.round = CoordinatorRound(
-            self.manifest, list(self.devices), devices, self.trust, workers=2, started=NOW
+            self.manifest,
+            list(self.devices),
+            devices,
+            self.trust,
+            workers=2,
+            started=NOW,
+            noise_key=Secret(self.entropy.bytes(32)),
         )
         self.now = Seconds(0.0)
         self.wake = float("inf")

@@ -10,7 +10,7 @@ from virtual_fleet import NOW, _compute
 from fuzz.findings import Findings
 from fuzz.rounds import VICTIM, Moment, RecordedRound, copy_of
 from fuzz.spoiler import Spoiler
-from privacy.update import LocalMetrics
+from privacy.encoding import LocalMetrics
 from protocol import effects as fx
 from protocol.certificates import Certificate
 from protocol.chunks import MAX_BLOB_SIZE

@@ -102,7 +102,7 @@ class Confiding(Puppet):
 
 STAGES: list[type[FromDevice]] = [RoundKeys, SealedShares, UploadOffer, Confirmation, Reveal]
 SECRETS = {
-    *("master", "mask_private", "seal_private", "self_seed", "share_key", "rounding_key"),
+    *("master", "mask_private", "seal_private", "self_seed", "share_key", "encoding_key"),
     *("trained", "difference", "encoded", "masked"),
     *(f"share {number} of p{peer}" for number in (0, 1) for peer in (2, 3, 4)),
 }

@@ -7,7 +7,7 @@ import pytest
 import virtual_fleet
 from virtual_fleet import VirtualFleet
 
-from privacy.update import LocalMetrics
+from privacy.encoding import LocalMetrics
 from protocol import effects as fx
 from protocol.coordinator_work import ExpandMasks
 from protocol.phases import Phase

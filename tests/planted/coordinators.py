@@ -9,7 +9,7 @@ import numpy as np
 from coordinator.fleet import Fleet
 from coordinator.rounds import Round
 from planted.bugs import Plant, bug, no_effects
-from privacy.update import UpdateEncoding
+from privacy.weighted_update import WeightedEncoding
 from protocol.coordinator_phases import Collecting, Confirming, Keying, Sharing
 from protocol.coordinator_round import CoordinatorRound
 from protocol.coordinator_work import RecoverKeys
@@ -115,14 +115,14 @@ def self_mask_left_in(plant: Plant) -> None:
 
 @bug("sum", "The pair masks of members that vanished are not removed, and nobody looks at the sentinels.")
 def pair_masks_left_in_unseen(plant: Plant) -> None:
-    def decode(real: Any, self: UpdateEncoding, update: Any, metrics: Any, members: int) -> Any:
+    def decode(real: Any, self: WeightedEncoding, update: Any, metrics: Any, *others: Any) -> Any:
         words, figures = update.copy(), np.zeros_like(metrics)
-        words[self.update_size :] = 0
-        figures[0] = members * self.metrics_scale
-        return real(self, words, figures, members)
+        words[self.block.words :] = 0
+        figures[0] = others[0] * self.metrics_scale
+        return real(self, words, figures, *others)
 
-    plant.value(UpdateEncoding, "_check_plausible", lambda *_: None)
-    plant.instead(UpdateEncoding, "decode", decode)
+    plant.value(WeightedEncoding, "_check_plausible", lambda *_: None)
+    plant.instead(WeightedEncoding, "decode", decode)
     pair_masks_left_in(plant)
 
 

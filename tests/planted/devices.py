@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import device_agent.app
-import privacy.update
+import privacy.blocks
 import protocol.device_round
 from device_agent.app import Agent
 from device_agent.memory import AgentMemory
@@ -167,7 +167,7 @@ def not_a_number_sent(plant: Plant) -> None:
             return real(*given)
 
     plant.value(math, "isfinite", lambda _number: True)
-    plant.instead(privacy.update, "quantize", quantize)
+    plant.instead(privacy.blocks, "quantize", quantize)
 
 
 @bug("stuck", "A device says everything once.")

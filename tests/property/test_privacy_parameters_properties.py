@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from privacy.accounting import delta, epsilon, gaussian_delta, gaussian_epsilon, rho_for, rho_of
+from privacy.blocks import rotation_size
 from privacy.errors import ImpossiblePrivacyError
 from privacy.noise import MAX_SIGMA
 from privacy.parameters import (
@@ -16,7 +17,6 @@ from privacy.parameters import (
     WIDTHS,
     RoundParameters,
     Setting,
-    rotation_size,
     round_parameters,
 )
 from privacy.survivors import Cohort

@@ -4,8 +4,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from privacy.blocks import PlainBlock
+from privacy.encoding import LocalMetrics
 from privacy.quantization import MIN_LEVELS, quantize, scale_for
-from privacy.update import LocalMetrics, UpdateEncoding
+from privacy.weighted_update import WeightedEncoding
 
 CAP = 500
 
@@ -56,7 +58,7 @@ def test_the_sum_decodes_to_plain_federated_averaging(
     generator = np.random.default_rng(seed)
     deltas = generator.uniform(-limit, limit, (members, 40)).astype(np.float32)
     examples = generator.integers(1, CAP, members)
-    encoding = UpdateEncoding(40, bits, 1e3, limit * 1.001, members, CAP, loss_ceiling=10.0)
+    encoding = WeightedEncoding(PlainBlock(40, bits, 1e3, limit * 1.001, members), members, CAP, 10.0)
 
     vectors = [
         encoding.encode(delta, LocalMetrics(int(n), 0, 0.0, 0), generator.bytes)
@@ -64,12 +66,12 @@ def test_the_sum_decodes_to_plain_federated_averaging(
     ]
     update_sum = to_ring_and_back(np.stack([v.update for v in vectors]).sum(axis=0), bits)
     metrics_sum = to_ring_and_back(np.stack([v.metrics for v in vectors]).sum(axis=0), 32)
-    mean = encoding.decode(update_sum, metrics_sum, members)
+    mean = encoding.decode(update_sum, metrics_sum, members, bytes)
 
     fedavg = np.average(deltas.astype(np.float64), axis=0, weights=examples)
     total_weight = examples.sum() / CAP
     bound = (
-        members / encoding.scale + members * encoding.coordinate_limit / encoding.metrics_scale
+        members / encoding.block.scale + members * encoding.block.limit / encoding.metrics_scale
     ) / total_weight
     assert np.abs(mean.mean - fedavg).max() <= bound + 1e-6 * limit
     assert abs(mean.examples - examples.sum()) <= members * CAP / encoding.metrics_scale
@@ -77,7 +79,7 @@ def test_the_sum_decodes_to_plain_federated_averaging(
 
 @given(st.integers(1, 1024))
 def test_metrics_of_all_members_at_their_largest_never_overflow(members: int) -> None:
-    encoding = UpdateEncoding(1, 32, 1.0, 1.0, members, CAP, loss_ceiling=1.0)
+    encoding = WeightedEncoding(PlainBlock(1, 32, 1.0, 1.0, members), members, CAP, loss_ceiling=1.0)
     largest = LocalMetrics(examples=10 * CAP, evaluated=10 * CAP, loss_sum=1e12, correct=10 * CAP)
 
     metrics = encoding.encode(np.array([9.0], np.float32), largest, bytes).metrics.astype(np.int64)

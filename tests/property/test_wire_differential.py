@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from protocol.chunks import BlobRef, Chunk
 from protocol.frames import Frame
-from protocol.messages import FromCoordinator, FromDevice, Manifest, Message, encode
+from protocol.messages import FromCoordinator, FromDevice, Manifest, Message, Noise, encode
 from protocol.plan import Deadlines, Eligibility, SecureAggregation, Training
 
 names = st.from_regex(r"[a-z0-9_-]{1,64}", fullmatch=True)
@@ -104,6 +104,18 @@ manifests = st.builds(
     secure_aggregation=st.builds(
         SecureAggregation, clip=positive, coordinate_limit=st.none() | positive, corrupt_fraction=fractions
     ),
+    noise=st.none()
+    | st.builds(
+        Noise,
+        scale=positive,
+        sigma_parts=st.integers(1, 2**36),
+        metrics_half=st.integers(1, 2**31 - 1),
+        metrics_sigma_parts=st.integers(1, 2**36),
+        spacing=st.integers(1, 2**32 - 1),
+        participations=st.integers(1, 2**32 - 1),
+        epsilon=positive,
+        delta=st.floats(1e-100, 1e-2),
+    ),
     min_cohort=st.integers(3, 1024),
     max_cohort=st.integers(3, 1024),
     deadlines=st.builds(Deadlines, keying=st.floats(0.1, 86_400)),
@@ -119,7 +131,8 @@ def test_a_manifest_reads_as_an_array_with_maps_of_the_plans_words(manifest: Man
     assert fields[0] == manifest.fleet
     assert fields[6] == msgspec.to_builtins(manifest.training)
     assert fields[8] == msgspec.to_builtins(manifest.secure_aggregation)
-    assert fields[11] == msgspec.to_builtins(manifest.deadlines)
+    assert fields[9] == (msgspec.to_builtins(manifest.noise) if manifest.noise else None)
+    assert fields[12] == msgspec.to_builtins(manifest.deadlines)
     assert msgpack.packb([tag, *fields]) == encode(manifest)
 
 

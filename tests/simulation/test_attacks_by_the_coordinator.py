@@ -10,8 +10,8 @@ from hostile_fleets import HostileCoordinator, refused, stranger
 from msgspec.structs import replace
 from virtual_fleet import NOW, VirtualFleet, manifest_for
 
+from privacy.encoding import MeanUpdate
 from privacy.errors import MaskMismatchError
-from privacy.update import MeanUpdate
 from protocol.certificates import Role
 from protocol.chunks import describe
 from protocol.coordinator_work import DecodeSum
@@ -52,7 +52,7 @@ from protocol.plan import SecureAggregation
 from protocol.transcript import extend
 from protocol.vector import encoding_of, layout_of
 from runtime.identity import FleetAuthority, Identity
-from secagg.keys import RoundSecrets
+from secagg.keys import RoundSecrets, Secret
 from secagg.pairwise import PairGroup, apply, self_expansion
 from secagg.ring import RingVector
 
@@ -468,7 +468,7 @@ def _unmasked(fleet: HostileCoordinator, survivors: Sequence[str], lost: str) ->
         if lost in known.share_set:
             peer = (name, _secrets(fleet, name).mask_public)
             apply(total, PairGroup(private, lost, (peer,), known.transcript))
-    return DecodeSum(total, [], encoding, len(survivors)).run()
+    return DecodeSum(total, [], encoding, len(survivors), Secret(bytes(32))).run()
 
 
 def _half(fleet: HostileCoordinator, name: str) -> DeviceRound:

@@ -5,7 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from virtual_fleet import VirtualFleet
 
-from privacy.update import LocalMetrics
+from privacy.blocks import PlainBlock
+from privacy.encoding import LocalMetrics
+from privacy.weighted_update import WeightedEncoding
 from protocol.ids import DeviceId
 from protocol.phases import Phase
 from protocol.vector import encoding_of
@@ -37,13 +39,25 @@ def plain(fleet: VirtualFleet) -> NDArray[np.float64]:
     return np.average([device.delta.astype(np.float64) for device in members], axis=0, weights=weights)
 
 
-def bound(fleet: VirtualFleet) -> float:
-    """`privacy.update.UpdateEncoding.decode`: (n/s + n * coordinate_limit / m) / W."""
+def rotated_bound(fleet: VirtualFleet) -> float:
+    """Six standard deviations of the rounding of rotated coordinates, each of a variance of at most 1/4."""
     assert fleet.mean is not None
     encoding, members = encoding_of(fleet.manifest), len(fleet.survivors)
-    weight = fleet.mean.examples / encoding.max_examples
-    rounding = members / encoding.scale + members * encoding.coordinate_limit / encoding.metrics_scale
-    return rounding / weight
+    assert isinstance(encoding, WeightedEncoding)
+    assert fleet.mean.examples is not None
+    return 3 * members**0.5 / encoding.block.scale / (fleet.mean.examples / encoding.max_examples)
+
+
+def bound(fleet: VirtualFleet) -> float:
+    """`privacy.weighted_update`: (n/s + n * limit / m) / W."""
+    assert fleet.mean is not None
+    encoding, members = encoding_of(fleet.manifest), len(fleet.survivors)
+    assert isinstance(encoding, WeightedEncoding)
+    if not isinstance(encoding.block, PlainBlock):
+        return rotated_bound(fleet)
+    rounding = members / encoding.block.scale + members * encoding.block.limit / encoding.metrics_scale
+    assert fleet.mean.examples is not None
+    return rounding / (fleet.mean.examples / encoding.max_examples)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -69,7 +83,6 @@ def test_counts_loss_and_accuracy_come_masked_with_the_update(bits: int) -> None
     metrics = [device.metrics for device in fleet.devices.values()]
     examples = sum(min(each.examples, 100) for each in metrics)
     assert fleet.mean.examples == pytest.approx(examples, abs=1e-4)
-    assert fleet.mean.evaluated == pytest.approx(20 * DEVICES, abs=1e-4)
     assert fleet.mean.loss == pytest.approx(sum(each.loss_sum for each in metrics) / (20 * DEVICES), abs=1e-5)
     assert fleet.mean.accuracy == pytest.approx(13 / 20, abs=1e-6)
 

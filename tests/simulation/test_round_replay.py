@@ -21,6 +21,7 @@ from protocol.ids import DeviceId, Seconds
 from protocol.messages import ShareSet
 from protocol.phases import Phase
 from runtime.blobs import BlobStore, MissingBlobError
+from secagg.keys import Secret
 
 WRITTEN_DOWN = (Phase.INVITING, Phase.KEYING, Phase.SHARING, Phase.COLLECTING, Phase.CONFIRMING)
 
@@ -60,6 +61,7 @@ class JournaledFleet(VirtualFleet):
             self.trust,
             workers=opening.workers,
             started=NOW,
+            noise_key=Secret(bytes(32)),
         )
         return JournaledRound(half, self.tape, self.coordinator_identity, self.clock)  # type: ignore[arg-type]
 

@@ -25,6 +25,7 @@ from protocol.messages import Message
 from protocol.status import CoordinatorStatus, RoundResult, encode_status
 from protocol.topics import Topics
 from runtime.compute import Computer
+from runtime.entropy import SeededEntropy
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
 from simulator.actors import FLEET, NO_BROKER, Life, cast, plan
@@ -109,6 +110,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
             state=state,
             computer=computer,
             clock=life.clock,
+            entropy=SeededEntropy(life.chance.getrandbits(64)),
         )
         current = Run(
             desk,

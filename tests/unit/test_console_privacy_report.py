@@ -4,13 +4,25 @@ import pytest
 
 from console.privacy_report import privacy_lines
 from privacy.errors import ImpossiblePrivacyError
-from protocol.plan import Privacy, SecureAggregation
+from protocol.plan import Model, Plan, Privacy, SecureAggregation, Selection, Stopping
 
 MASKING = SecureAggregation(bits=16, clip=0.5, corrupt_fraction=0.1)
 
 
+def plan_of(
+    privacy: Privacy, fewest: int, *, rounds: int = 100, masking: SecureAggregation = MASKING
+) -> Plan:
+    return Plan(
+        Model("mlp"),
+        selection=Selection(min_cohort=fewest),
+        secure_aggregation=masking,
+        privacy=privacy,
+        stopping=Stopping(rounds),
+    )
+
+
 def lines(privacy: Privacy, cohort: tuple[int, int] = (700, 1000), parameters: int = 199_210) -> str:
-    return "\n".join(privacy_lines(privacy, MASKING, parameters, cohort, rounds=100))
+    return "\n".join(privacy_lines(plan_of(privacy, cohort[0]), parameters, cohort[1]))
 
 
 def test_a_sound_plan_says_cost_bytes_and_noise() -> None:
@@ -84,11 +96,11 @@ def test_an_impossible_plan_names_width_and_epsilon() -> None:
     privacy = Privacy(mode="distributed", target_epsilon=0.05)
 
     with pytest.raises(ImpossiblePrivacyError) as caught:
-        privacy_lines(privacy, MASKING, 1_000_000, (7, 10), rounds=100)
+        privacy_lines(plan_of(privacy, 7), 1_000_000, 10)
 
     assert "raise secure_aggregation.bits to 24; or set privacy.target_epsilon to 7" in str(caught.value)
     wide = SecureAggregation(bits=24, clip=0.5, corrupt_fraction=0.1)
-    assert privacy_lines(privacy, wide, 1_000_000, (7, 10), rounds=100)
+    assert privacy_lines(plan_of(privacy, 7, masking=wide), 1_000_000, 10)
 
 
 def test_a_suggested_epsilon_works() -> None:
@@ -101,8 +113,8 @@ def test_a_suggested_epsilon_works() -> None:
 
 def test_the_first_and_the_last_round_are_always_shown() -> None:
     privacy = Privacy(mode="distributed", noise_multiplier=4.0, spacing=3)
-    one = privacy_lines(privacy, MASKING, 3217, (700, 1000), rounds=1)
-    many = privacy_lines(privacy, MASKING, 3217, (700, 1000), rounds=7)
+    one = privacy_lines(plan_of(privacy, 700, rounds=1), 3217, 1000)
+    many = privacy_lines(plan_of(privacy, 700, rounds=7), 3217, 1000)
 
     assert any(line.startswith("epsilon after round 1: 1.14 (delta") for line in one)
     assert any(

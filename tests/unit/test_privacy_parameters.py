@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 
 from privacy.accounting import epsilon, rho_of, sum_correction
+from privacy.blocks import TAIL, rotation_size
 from privacy.errors import ImpossiblePrivacyError
 from privacy.noise import MAX_SIGMA, SIGMA_PARTS
-from privacy.parameters import (
-    MAX_INFLATION,
-    MIN_SIGMA,
-    TAIL,
-    Setting,
-    inflation,
-    rotation_size,
-    round_parameters,
-)
+from privacy.parameters import MAX_INFLATION, MIN_SIGMA, Setting, inflation, round_parameters
 from privacy.rounding import squared_sensitivity
 from privacy.survivors import Cohort
 

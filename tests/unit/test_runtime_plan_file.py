@@ -80,10 +80,28 @@ def test_a_plan_needs_only_a_model(tmp_path: Path) -> None:
             ),
         ),
         (
-            "[secure_aggregation]\nbits = 8\n[selection]\ncount = 100",
+            "[secure_aggregation]\nsketch = 0.1",
             (
-                "secure_aggregation.bits is 8: 8 bits shared by 130 members leave 0.0 levels on each side of "
-                "zero, below 8; raise bits or invite fewer members (limit 10.0 plays no part)"
+                "secure_aggregation.sketch is 0.1, but nothing is rotated at 32 bits without privacy; lower "
+                "bits, to 16 for example, or leave sketch out"
+            ),
+        ),
+        (
+            "[secure_aggregation]\nbits = 16\ncoordinate_limit = 0.5",
+            (
+                "secure_aggregation.coordinate_limit is 0.5, but updates are rotated below 32 bits and with "
+                "privacy, and have no coordinates to limit; leave it out"
+            ),
+        ),
+        (
+            "[privacy]\nmode = 'distributed'",
+            ("privacy.target_epsilon is None and privacy.noise_multiplier is None; give exactly one of them"),
+        ),
+        (
+            "[privacy]\ntarget_epsilon = 4.0",
+            (
+                'privacy.mode is "none", and the other keys of the table say how much; write '
+                'mode = "distributed", or leave the table out'
             ),
         ),
         (
@@ -195,7 +213,8 @@ def test_the_example_shows_every_key_with_its_true_default(key: str, one: FieldI
 
 def test_every_line_of_the_example_that_is_commented_out_is_valid_too(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", EXAMPLE.read_text())
-    text = re.sub(r"(?m)^(onnx|fraction) = .*$", "", text)
+    text = re.sub(r"(?m)^(onnx|fraction|coordinate_limit|noise_multiplier) = .*$", "", text)
+    text = text.replace('mode = "none"', 'mode = "distributed"')
 
     assert plan_of(tmp_path, text).stopping.target == 0.95
 

@@ -99,7 +99,7 @@ def test_each_purpose_has_its_own_secret() -> None:
         secrets.seal_private,
         secrets.self_seed,
         secrets.share_key,
-        secrets.rounding_key,
+        secrets.encoding_key,
     ]
     assert len({part.reveal() for part in parts} | {MASTER.reveal()}) == 6
     assert secrets.mask_public == public_key(secrets.mask_private)

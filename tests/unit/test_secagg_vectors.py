@@ -42,7 +42,7 @@ def test_one_master_gives_all_secrets_of_a_round(name: str) -> None:
         "seal-private": secrets.seal_private,
         "self-seed": secrets.self_seed,
         "share-key": secrets.share_key,
-        "rounding-key": secrets.rounding_key,
+        "encoding-key": secrets.encoding_key,
     }
     assert {purpose: secret.reveal().hex() for purpose, secret in derived.items()} == expected["secrets"]
     assert secrets.mask_public.hex() == expected["mask_public"]

@@ -59,7 +59,7 @@ def stream(key: bytes, length: int) -> bytes:
 
 
 def secrets_of(master: bytes) -> dict[str, bytes]:
-    purposes = ("mask-private", "seal-private", "self-seed", "share-key", "rounding-key")
+    purposes = ("mask-private", "seal-private", "self-seed", "share-key", "encoding-key")
     return {purpose: hkdf(master, b"", b"fedfleet/1/" + purpose.encode()) for purpose in purposes}
 
 

@@ -77,8 +77,8 @@ def manifest() -> list[Any]:
     }  # fmt: skip
     eligibility = {"idle": False, "charging": True, "unmetered": False, "min_examples": 1}
     masking = {
-        "bits": 20, "clip": 10.0, "coordinate_limit": None, "corrupt_fraction": 0.25,
-        "dropout_fraction": 0.05, "threshold": 0,
+        "bits": 20, "clip": 10.0, "coordinate_limit": None, "sketch": 1.0,
+        "corrupt_fraction": 0.25, "dropout_fraction": 0.05, "threshold": 0,
     }  # fmt: skip
     deadlines = {
         "inviting": 10.0, "keying": 300.0, "sharing": 30.0, "collecting": 120.0, "confirming": 30.0,
@@ -86,7 +86,7 @@ def manifest() -> list[Any]:
     }  # fmt: skip
     return [
         "manifest", "vectors", ORDER, "pairwise", digest(b"plan"), blob(b"bundle"), blob(bytes(20)), training,
-        eligibility, masking, 3, 8, deadlines, "main",
+        eligibility, masking, None, 3, 8, deadlines, "main",
     ]  # fmt: skip
 
 
