@@ -357,7 +357,7 @@ class Run:
             bytes_up=_bytes_up(half.half.manifest),
             model=f"sha256:{ref.sha256.hex()}",
         )
-        await self._state.commit(model, outcome, result, half.frame_of(effect.ended))
+        await self._state.commit(model, outcome, result, half.frame_of(effect.ended), release=None, clip=None)
         self._weights_ref = ref
 
     async def _export(self) -> None:
@@ -370,7 +370,7 @@ class Run:
 
     async def _aborted(self, order: Order, reason: str, seconds: float) -> None:
         result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3))
-        await self._state.abort(Outcome(committed=False), result)
+        await self._state.abort(Outcome(committed=False), result, release=None)
         self._notices.show_result(order, result)
 
     @property

@@ -1,15 +1,15 @@
 """What a coordinator must not forget: the run, the open round, the models.
 
-One journal, and two folders of blobs. Model, round end and result are one transaction, as is an event of the
-open round with the decisions that came of it. Blobs are written before the row that names them, and removed
-after the row that did.
+One journal, and two folders of blobs. Model, privacy charges, round end and result are one transaction, as is
+an event of the open round with the decisions that came of it. Blobs are written before the row that names
+them, and removed after the row that did.
 """
 
 import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
@@ -19,12 +19,13 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from coordinator.ledger import Account, PrivacyLedger, Release
 from coordinator.server_optimizer import ServerState
 from coordinator.stopping import Outcome, without_last_aborts
 from protocol.chunks import Bytes
 from protocol.errors import MAX_CAUSE, FedfleetError
 from protocol.frames import Frame
-from protocol.ids import Name, Order, UnixTime
+from protocol.ids import DeviceId, Name, Order, UnixTime
 from protocol.messages import Message, decode_from_coordinator
 from protocol.plan import MAX_COHORT
 from protocol.status import RoundResult, encode_status
@@ -182,6 +183,8 @@ class CoordinatorState:
         epoch: of the coordinator; raised when the state is known to be a copy.
         round: number of the newest round, 0 before the first.
         model: the newest.
+        clip: of the next round, where it follows the updates.
+        ledger: what released rounds have cost each device.
         history: how every round ended.
         seconds: all rounds took.
         restored: the file is a copy, from a backup perhaps.
@@ -202,6 +205,8 @@ class CoordinatorState:
         self.history: tuple[Outcome, ...] = ()
         self.results: list[str] = []
         self.seconds = 0.0
+        self.clip: float | None = None
+        self.ledger = PrivacyLedger()
         with contextlib.ExitStack() as opened:
             try:
                 self._open(folder, opened)
@@ -235,7 +240,9 @@ class CoordinatorState:
             self.epoch, self.round, self.restored = 1, 0, False
             self.model, self._bundle = initial(), bundle
             return
-        kept, home, epoch, number, model = cast("tuple[bytes, int, int, int, bytes]", rows[0])
+        kept, home, epoch, number, model, self.clip = cast(
+            "tuple[bytes, int, int, int, bytes, float | None]", rows[0]
+        )
         if kept != bundle:
             raise OtherModelError(
                 f"{self._file} belongs to another model or loss than the plan's; choose another state folder"
@@ -244,6 +251,7 @@ class CoordinatorState:
         self.epoch, self.round = epoch, number
         self.model = decode_stored(self._models.get(model), Model)
         self._read_outcomes()
+        self._read_accounts()
 
     def _read_outcomes(self) -> None:
         for row in self.journal.select("read_outcomes"):
@@ -253,6 +261,12 @@ class CoordinatorState:
             self.results.append(result)
         # Whoever starts it again wants it to try again.
         self.history = without_last_aborts(self.history)
+
+    def _read_accounts(self) -> None:
+        rows = cast("list[tuple[DeviceId, float, int, int]]", self.journal.select("read_accounts"))
+        self.ledger = PrivacyLedger(
+            {device: Account(rho, rounds, last) for device, rho, rounds, last in rows}
+        )
 
     @property
     def _home(self) -> int:
@@ -324,41 +338,72 @@ class CoordinatorState:
         """Keep a masked update, or a sum of them, until it is needed no more; its SHA-256."""
         return await self._insist(self.spool.put, data)
 
-    async def commit(self, model: Model, outcome: Outcome, result: RoundResult, ended: bytes) -> None:
-        """Store the new model, the end of the open round, its result and what will be announced of it."""
+    async def commit(
+        self,
+        model: Model,
+        outcome: Outcome,
+        result: RoundResult,
+        ended: bytes,
+        *,
+        release: Release | None,
+        clip: float | None,
+    ) -> None:
+        """Store the new model, and the end of the open round with all that came of it.
+
+        Args:
+            model: the new one.
+            outcome: for the stopping rule.
+            result: for people.
+            ended: the frame that will be announced.
+            release: what the round cost; None without privacy.
+            clip: of the next round, where it follows the updates.
+        """
         name = await self._put(model)
-        self.journal.append(
-            ("set_model", {"model": name}),
+        await self._close_round(
+            outcome,
+            result,
+            release,
+            ("set_model", {"model": name, "clip": clip}),
             ("add_model", {"round": self.round, "model": name}),
             ("forget_models", {"round": self.round - KEPT_MODELS}),
             ("add_decision", {"frame": ended}),
-            *self._closing(outcome, result),
         )
-        self.model = model
-        await self.journal.flushed()
+        self.model, self.clip = model, clip
         kept = {cast("bytes", model) for (model,) in self.journal.select("read_models")}
         await self._insist(self._models.keep_only, kept | {name})
 
-    async def abort(self, outcome: Outcome, result: RoundResult) -> None:
-        """Store the end of the open round, which came to nothing."""
-        self.journal.append(*self._closing(outcome, result))
-        await self.journal.flushed()
+    async def abort(self, outcome: Outcome, result: RoundResult, *, release: Release | None) -> None:
+        """Store the end of the open round, which came to nothing.
 
-    def _closing(self, outcome: Outcome, result: RoundResult) -> list[Statement]:
+        Args:
+            outcome: for the stopping rule.
+            result: for people.
+            release: what it cost all the same, because its sum was unmasked; else None.
+        """
+        await self._close_round(outcome, result, release)
+
+    async def _close_round(
+        self, outcome: Outcome, result: RoundResult, release: Release | None, *first: Statement
+    ) -> None:
+        """One unit. What is in memory changes once it is durable."""
         line = encode_status(result).decode()
-        self.history = (*self.history, outcome)
-        self.results.append(line)
-        self.seconds += result.seconds
-        values = {
+        ledger = self.ledger if release is None else self.ledger.charged(release, self.round)
+        closed = {
+            "number": self.round,
+            "committed": outcome.committed,
             "accuracy": outcome.accuracy,
             "loss": outcome.loss,
             "seconds": result.seconds,
             "result": line,
         }
-        return [
-            ("forget_events", {}),
-            ("close_round", {"number": self.round, "committed": outcome.committed, **values}),
-        ]
+        charged = release.survivors if release else ()
+        charges = [("charge", {"device": device, **asdict(ledger.accounts[device])}) for device in charged]
+        self.journal.append(*first, *charges, ("forget_events", {}), ("close_round", closed))
+        await self.journal.flushed()
+        self.ledger = ledger
+        self.history = (*self.history, outcome)
+        self.results.append(line)
+        self.seconds += result.seconds
 
     async def _put(self, model: Model) -> bytes:
         return await self._insist(self._models.put, msgspec.msgpack.encode(model))

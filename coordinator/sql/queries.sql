@@ -1,5 +1,5 @@
 -- name: read_run
-SELECT bundle, home, epoch, round, model FROM run;
+SELECT bundle, home, epoch, round, model, clip FROM run;
 
 -- name: read_outcomes
 SELECT committed, accuracy, loss, seconds, result FROM rounds WHERE committed IS NOT NULL ORDER BY number;
@@ -16,8 +16,11 @@ SELECT frame FROM decisions ORDER BY sequence;
 -- name: read_models
 SELECT model FROM models ORDER BY round;
 
+-- name: read_accounts
+SELECT device, rho, rounds, last FROM accounts;
+
 -- name: begin_run
-INSERT INTO run VALUES (1, :bundle, :home, :epoch, 0, :model);
+INSERT INTO run (id, bundle, home, epoch, round, model) VALUES (1, :bundle, :home, :epoch, 0, :model);
 
 -- name: set_epoch
 UPDATE run SET epoch = :epoch, home = :home;
@@ -26,7 +29,7 @@ UPDATE run SET epoch = :epoch, home = :home;
 UPDATE run SET epoch = :epoch, round = :round;
 
 -- name: set_model
-UPDATE run SET model = :model;
+UPDATE run SET model = :model, clip = :clip;
 
 -- name: open_round
 INSERT INTO rounds (number, generation, epoch, opening) VALUES (:number, :generation, :epoch, :opening);
@@ -55,3 +58,6 @@ INSERT INTO models VALUES (:round, :model);
 
 -- name: forget_models
 DELETE FROM models WHERE round <= :round;
+
+-- name: charge
+INSERT OR REPLACE INTO accounts VALUES (:device, :rho, :rounds, :last);

@@ -265,18 +265,18 @@ def mean_applied_twice(plant: Plant) -> None:
 
 @bug("I5", "A round that was aborted is kept as committed.")
 def aborted_kept_as_committed(plant: Plant) -> None:
-    async def abort(real: Any, self: CoordinatorState, outcome: Any, result: Any) -> None:
-        await real(self, replace(outcome, committed=True), result)
+    async def abort(real: Any, self: CoordinatorState, outcome: Any, result: Any, **cost: Any) -> None:
+        await real(self, replace(outcome, committed=True), result, **cost)
 
     plant.instead(CoordinatorState, "abort", abort)
 
 
 @bug("I5", "The result of a committed round says that it was aborted.")
 def wrong_result(plant: Plant) -> None:
-    def closing(real: Any, self: CoordinatorState, outcome: Any, result: Any) -> Any:
-        return real(self, outcome, with_fields(result, result="aborted"))
+    async def close(real: Any, self: CoordinatorState, outcome: Any, result: Any, *others: Any) -> None:
+        await real(self, outcome, with_fields(result, result="aborted"), *others)
 
-    plant.instead(CoordinatorState, "_closing", closing)
+    plant.instead(CoordinatorState, "_close_round", close)
 
 
 @bug("I3", "A round that is over is opened once more after a restart.")

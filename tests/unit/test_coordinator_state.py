@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import os
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hand_clock import HandClock
 from virtual_fleet import NOW, manifest_for
 
+from coordinator.ledger import PrivacyLedger, Release
 from coordinator.server_optimizer import ServerState
 from coordinator.state import (
     HOME_FILE,
@@ -25,15 +28,23 @@ from coordinator.state import (
 )
 from coordinator.stopping import Outcome
 from protocol.errors import FedfleetError
-from protocol.ids import Order
+from protocol.ids import DeviceId, Order
 from protocol.messages import encode
-from protocol.status import RoundResult
-from runtime.blobs import MissingBlobError
-from runtime.journal import DamagedJournalError, JournalClosedError, JournalInUseError, Statement
+from protocol.status import RoundResult, encode_status
+from runtime.blobs import BlobStore, MissingBlobError
+from runtime.journal import (
+    DamagedJournalError,
+    Journal,
+    JournalClosedError,
+    JournalInUseError,
+    Statement,
+)
 
 BUNDLE = bytes(range(32))
 COMMITTED = Outcome(committed=True, accuracy=0.5, loss=1.25)
 ABORTED = Outcome(committed=False)
+D1, D2, D3 = (DeviceId(name) for name in ("d1", "d2", "d3"))
+RELEASE = Release((D1, D2), 0.25)
 
 
 def model(number: float, size: int = 7) -> Model:
@@ -55,10 +66,12 @@ async def open_round(state: CoordinatorState, number: int) -> Order:
     return order
 
 
-async def commit(state: CoordinatorState, number: int) -> None:
+async def commit(
+    state: CoordinatorState, number: int, release: Release | None = None, clip: float | None = None
+) -> None:
     await open_round(state, number)
     result = RoundResult(number, "committed", seconds=1.5)
-    await state.commit(model(number), COMMITTED, result, b"ended")
+    await state.commit(model(number), COMMITTED, result, b"ended", release=release, clip=clip)
 
 
 async def test_a_new_state_is_a_new_run(tmp_path: Path) -> None:
@@ -92,7 +105,7 @@ async def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
     again.close()
 
 
-async def test_model_result_and_end_of_the_round_are_there_together_or_not_at_all(
+async def test_model_charges_result_and_end_of_the_round_are_there_together_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = opened(tmp_path)
@@ -108,7 +121,9 @@ async def test_model_result_and_end_of_the_round_are_there_together_or_not_at_al
         queued.set()
 
     monkeypatch.setattr(state.journal, "append", tell)
-    committing = asyncio.create_task(state.commit(model(1), COMMITTED, result, b"ended"))
+    committing = asyncio.create_task(
+        state.commit(model(1), COMMITTED, result, b"ended", release=RELEASE, clip=0.5)
+    )
     await queued.wait()
     state.close()
     with contextlib.suppress(JournalClosedError):
@@ -122,9 +137,91 @@ async def test_model_result_and_end_of_the_round_are_there_together_or_not_at_al
         len(again.results),
         len(newest.decisions),
         again.model.vector[0],
+        len(again.ledger.accounts),
+        again.clip,
     )
-    assert whole in {(False, 1, 0, 0, 0.0), (True, 0, 1, 1, 1.0)}
+    assert whole in {(False, 1, 0, 0, 0.0, 0, None), (True, 0, 1, 1, 1.0, 2, 0.5)}
     again.close()
+
+
+async def test_ledger_and_clip_come_back_as_they_were(tmp_path: Path) -> None:
+    state = opened(tmp_path)
+    await state.begin()
+    await commit(state, 1, RELEASE, clip=0.75)
+    await open_round(state, 2)
+    await state.abort(ABORTED, RoundResult(2, "aborted"), release=Release((D2, D3), 0.125))
+    state.close()
+    again = opened(tmp_path)
+    assert again.ledger == state.ledger
+    assert {device: (account.rounds, account.last) for device, account in again.ledger.accounts.items()} == {
+        D1: (1, 1),
+        D2: (2, 2),
+        D3: (1, 2),
+    }
+    assert again.ledger.worst == pytest.approx(0.375)
+    assert again.clip == 0.75
+    again.close()
+
+
+async def test_a_round_in_which_nothing_was_unmasked_costs_nobody_anything(tmp_path: Path) -> None:
+    state = opened(tmp_path)
+    await state.begin()
+    await commit(state, 1, RELEASE, clip=0.75)
+    before = state.ledger
+    await open_round(state, 2)
+    await state.abort(ABORTED, RoundResult(2, "aborted"), release=None)
+    assert (state.ledger, state.clip) == (before, 0.75)
+    state.close()
+
+
+async def test_what_is_in_memory_waits_for_the_disk(tmp_path: Path) -> None:
+    state = opened(tmp_path)
+    await state.begin()
+    await open_round(state, 1)
+    committing = asyncio.create_task(
+        state.commit(model(1), COMMITTED, RoundResult(1, "committed"), b"ended", release=RELEASE, clip=0.5)
+    )
+    while not committing.done():
+        durable = bool(state.journal.select("read_accounts"))
+        before = (state.ledger, state.clip, state.history, state.model.vector[0])
+        assert durable or before == (PrivacyLedger(), None, (), 0.0)
+        await asyncio.sleep(0)
+    assert (state.ledger.accounts[D1].rounds, state.clip, state.model.vector[0]) == (1, 0.5, 1.0)
+    state.close()
+
+
+async def test_a_state_from_before_privacy_has_charged_nobody(tmp_path: Path) -> None:
+    await state_of_schema_1(tmp_path)
+    state = opened(tmp_path, first=9.0)
+    assert (state.round, state.history, state.model.vector[0]) == (1, (COMMITTED,), 4.0)
+    assert (state.ledger, state.clip) == (PrivacyLedger(), None)
+    await state.begin()
+    await commit(state, 2, RELEASE, clip=0.5)
+    state.close()
+    again = opened(tmp_path)
+    assert (again.round, again.clip, again.ledger.accounts[D1].last) == (2, 0.5, 2)
+    again.close()
+
+
+FIRST_RELEASE = """
+-- name: run
+INSERT INTO run VALUES (1, :bundle, 0, 1, 1, :model);
+-- name: round
+INSERT INTO rounds VALUES (1, 1, 1, NULL, 1, 0.5, 1.25, 1.5, :result);
+"""
+
+
+async def state_of_schema_1(folder: Path) -> None:
+    schema = folder / "schema"
+    schema.mkdir()
+    (schema / "queries.sql").write_text(FIRST_RELEASE)
+    migration = files("coordinator") / "sql" / "001_rounds.sql"
+    (schema / "001_rounds.sql").write_text(migration.read_text("utf-8"))
+    name = BlobStore(folder / "models").put(msgspec.msgpack.encode(model(4.0)))
+    result = encode_status(RoundResult(1, "committed", seconds=1.5)).decode()
+    with contextlib.closing(Journal(folder / JOURNAL_FILE, schema, HandClock())) as journal:
+        journal.append(("run", {"bundle": BUNDLE, "model": name}), ("round", {"result": result}))
+        await journal.flushed()
 
 
 async def test_an_ended_round_keeps_what_was_announced_until_the_next_is_opened(tmp_path: Path) -> None:
@@ -132,7 +229,7 @@ async def test_an_ended_round_keeps_what_was_announced_until_the_next_is_opened(
     await state.begin()
     await open_round(state, 1)
     state.record(Recorded(0.0, NOW, b"begun"), [b"ended"])
-    await state.abort(ABORTED, RoundResult(1, "aborted", reason="too few"))
+    await state.abort(ABORTED, RoundResult(1, "aborted", reason="too few"), release=None)
     newest = state.newest_round()
     assert newest is not None
     assert (newest.over, newest.events, newest.decisions) == (True, [], [b"ended"])
@@ -148,7 +245,7 @@ async def test_aborts_at_the_end_do_not_count_against_a_new_start(tmp_path: Path
     await state.begin()
     for number in (1, 2):
         await open_round(state, number)
-        await state.abort(ABORTED, RoundResult(number, "aborted"))
+        await state.abort(ABORTED, RoundResult(number, "aborted"), release=None)
     assert state.history == (ABORTED, ABORTED)
     state.close()
     again = opened(tmp_path)
@@ -174,7 +271,7 @@ async def test_spooled_updates_go_with_their_round(tmp_path: Path) -> None:
     await state.begin()
     await open_round(state, 1)
     state.spool.put(b"masked")
-    await state.abort(ABORTED, RoundResult(1, "aborted"))
+    await state.abort(ABORTED, RoundResult(1, "aborted"), release=None)
     await open_round(state, 2)
     assert list((tmp_path / "spool").iterdir()) == []
     state.close()
