@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from coordinator.selection import Candidate, Choice, NotEnough, select
+from coordinator.ledger import Account, Limits, PrivacyLedger, Release
+from coordinator.selection import BudgetSpent, Candidate, Choice, NotEnough, select
 from protocol.ids import DeviceId
 from protocol.plan import MAX_COHORT, Eligibility, Selection
 
@@ -72,3 +73,69 @@ def test_every_device_is_invited_equally_often() -> None:
     # 2000 draws of 5 from 20: 500 each, standard deviation 19.4
     assert len(counted) == 20
     assert max(abs(count - 500) for count in counted.values()) < 5 * 19.4
+
+
+def charged(*devices: Candidate, rho: float = 1.0, last: int = 1) -> PrivacyLedger:
+    return PrivacyLedger({one.device: Account(rho, 1, last) for one in devices})
+
+
+def test_whoever_rests_or_has_spent_its_budget_is_not_invited() -> None:
+    offers = fleet(20)
+    tired, poor = offers[:4], offers[4:8]
+    ledger = PrivacyLedger({**charged(*tired, last=9).accounts, **charged(*poor, rho=3.5).accounts})
+    limits = Limits(ledger, cost=1.0, budget=4.0, round=10, spacing=2)
+
+    free = {one.device for one in offers[8:]}
+    draws = [select(offers, Selection(over_selection=3.0), CHANCE, limits) for _ in range(50)]
+    assert {device for draw in draws if isinstance(draw, Choice) for device in draw.invited} == free
+
+
+def test_when_all_rest_the_reason_says_how_many_devices_the_spacing_needs() -> None:
+    offers = fleet(8)
+    limits = Limits(charged(*offers[:4], last=2), cost=1.0, budget=9.0, round=3, spacing=3)
+
+    assert select(offers, Selection(), CHANCE, limits) == NotEnough(
+        "4 of 8 eligible devices rest, because a device takes part in one of 3 rounds (privacy.spacing); the "
+        "plan wants 5 that do not, so it needs 15 devices on offer"
+    )
+
+
+def test_when_the_budget_of_all_known_devices_is_spent_the_run_is_over() -> None:
+    offers = fleet(8)
+    limits = Limits(charged(*offers[:5], rho=3.5), cost=1.0, budget=4.0, round=9, spacing=1)
+
+    assert select(offers, Selection(), CHANCE, limits) == BudgetSpent(
+        "the privacy budget is spent: 3 of 8 known devices have enough left for a round; the plan wants 5"
+    )
+
+
+def test_devices_that_are_away_may_have_budget_left() -> None:
+    poor, away = fleet(8)[:6], fleet(8)[6:]
+    ledger = PrivacyLedger({**charged(*poor[:3], rho=3.5).accounts, **charged(*away, rho=0.5).accounts})
+    limits = Limits(ledger, cost=1.0, budget=4.0, round=9, spacing=1)
+
+    assert select(poor, Selection(), CHANCE, limits) == NotEnough(
+        "3 of the eligible devices on offer have privacy budget left; the plan wants 5"
+    )
+
+
+def test_too_few_devices_on_offer_are_no_spent_budget() -> None:
+    offers = fleet(4)
+    limits = Limits(charged(*offers, rho=4.0), cost=1.0, budget=4.0, round=9, spacing=1)
+
+    choice = select(offers, Selection(), CHANCE, limits)
+    assert type(choice) is NotEnough
+    assert "4 of 4 devices on offer" in choice.reason
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(count=9), Selection(fraction=0.8)])
+@pytest.mark.parametrize("spacing", [1, 2, 4])
+def test_a_fleet_of_spacing_times_the_cohort_never_stands_still(selection: Selection, spacing: int) -> None:
+    offers, ledger = fleet(5 * spacing), PrivacyLedger()
+    for number in range(1, 30):
+        limits = Limits(ledger, cost=0.1, budget=None, round=number, spacing=spacing)
+        choice = select(offers, selection, CHANCE, limits)
+        assert isinstance(choice, Choice)
+        ledger = ledger.charged(Release(choice.invited[: choice.wanted], 0.1), number)
+    rounds = [account.rounds for account in ledger.accounts.values()]
+    assert max(rounds) <= -(-29 // spacing)
