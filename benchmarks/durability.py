@@ -37,7 +37,8 @@ from coordinator.rounds import Desk
 from coordinator.run import Run
 from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
-from coordinator.state import CoordinatorState, Model
+from coordinator.state import CoordinatorState
+from coordinator.stored import Model
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.memory import AgentMemory

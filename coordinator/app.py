@@ -14,7 +14,8 @@ from coordinator.rounds import Desk
 from coordinator.run import Run
 from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
-from coordinator.state import CoordinatorState, Model
+from coordinator.state import CoordinatorState
+from coordinator.stored import Model
 from protocol.certificates import FleetTrust, Role
 from protocol.chunks import describe
 from protocol.status import CoordinatorStatus

@@ -7,7 +7,7 @@ import structlog
 
 from broker.transport import TransportError
 from coordinator.rounds import Desk, decision_topics
-from coordinator.state import stored_message
+from coordinator.stored import stored_message
 from protocol.chunks import BlobRef
 from protocol.ids import Order
 from protocol.messages import DECISION_TOPICS, Message

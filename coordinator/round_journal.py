@@ -32,7 +32,8 @@ from coordinator.round_entries import (
     name_of,
 )
 from coordinator.round_replay import Replay
-from coordinator.state import CoordinatorState, NewestRound, Recorded
+from coordinator.state import CoordinatorState
+from coordinator.stored import NewestRound, Recorded
 from protocol.certificates import FleetTrust
 from protocol.coordinator_round import CoordinatorRound, Progress
 from protocol.coordinator_work import DecodeSum, ExpandMasks, RecoverKeys

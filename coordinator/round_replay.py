@@ -27,7 +27,7 @@ from coordinator.round_entries import (
     name_of,
     newest_sum,
 )
-from coordinator.state import DamagedStateError, NewestRound, decode_stored
+from coordinator.stored import DamagedStateError, NewestRound, decode_stored
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.coordinator_round import CoordinatorRound

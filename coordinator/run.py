@@ -16,8 +16,8 @@ from coordinator.rounds import Desk, Round
 from coordinator.selection import Choice, select
 from coordinator.server_optimizer import step
 from coordinator.settings import CoordinatorSettings
-from coordinator.state import Model, NewestRound, Opening, stored_message
 from coordinator.stopping import Outcome, reason_to_stop
+from coordinator.stored import Model, NewestRound, Opening, stored_message
 from models.artifact import export_inference
 from protocol.certificates import FleetTrust
 from protocol.chunks import describe

@@ -27,7 +27,8 @@ from broker.embedded import BrokerMissingError, EmbeddedBroker, Engine
 from broker.mqtt import MqttSettings, MqttTransport
 from broker.transport import Delivery
 from coordinator.model_store import MODEL_FILE, RESULTS_FILE
-from coordinator.state import JOURNAL_FILE, Model
+from coordinator.state import JOURNAL_FILE
+from coordinator.stored import Model
 from protocol.certificates import Role
 from protocol.errors import FrameError
 from protocol.ids import DeviceId, UnixTime

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from broker.transport import Delivery
 from coordinator.model_store import RESULTS_FILE
-from coordinator.state import JOURNAL_FILE, Model
+from coordinator.state import JOURNAL_FILE
+from coordinator.stored import Model
 from protocol.frames import Frame
 from protocol.ids import Order
 from protocol.messages import Extension, Manifest, Message, Stored, SurvivorSet, decode_from_coordinator

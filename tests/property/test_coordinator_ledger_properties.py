@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from coordinator.ledger import Release
 from coordinator.server_optimizer import ServerState
-from coordinator.state import CoordinatorState, Model, Opening
+from coordinator.state import CoordinatorState
 from coordinator.stopping import Outcome
+from coordinator.stored import Model, Opening
 from protocol.ids import DeviceId, Order
 from protocol.status import RoundResult
 from runtime.journal import JournalClosedError, Statement

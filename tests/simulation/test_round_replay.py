@@ -11,7 +11,7 @@ from virtual_fleet import NOW, VirtualFleet
 
 from coordinator.round_journal import JournaledRound
 from coordinator.round_replay import JournalMismatchError
-from coordinator.state import NewestRound, Opening, Recorded
+from coordinator.stored import NewestRound, Opening, Recorded
 from protocol import effects as fx
 from protocol.chunks import BlobRef
 from protocol.coordinator_phases import SUM_INTERVAL, Collecting

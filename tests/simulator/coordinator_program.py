@@ -18,7 +18,8 @@ from coordinator.rounds import Desk
 from coordinator.run import Run
 from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
-from coordinator.state import CoordinatorState, Model, stored_message
+from coordinator.state import CoordinatorState
+from coordinator.stored import Model, stored_message
 from protocol.effects import Commit
 from protocol.ids import Order
 from protocol.messages import Message

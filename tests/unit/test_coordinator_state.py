@@ -20,13 +20,11 @@ from coordinator.state import (
     JOURNAL_FILE,
     KEPT_MODELS,
     CoordinatorState,
-    Model,
-    Opening,
     OtherModelError,
-    Recorded,
     StateRefusedError,
 )
 from coordinator.stopping import Outcome
+from coordinator.stored import Model, Opening, Recorded
 from protocol.errors import FedfleetError
 from protocol.ids import DeviceId, Order
 from protocol.messages import encode
