@@ -12,7 +12,7 @@ from console.privacy_report import privacy_lines
 from console.text import size
 from coordinator.artifact import Artifact, build_artifact
 from coordinator.selection import Candidate, NotEnough, select
-from coordinator.state import raw
+from coordinator.stored import raw
 from privacy.errors import PrivacyError
 from protocol.chunks import describe
 from protocol.errors import FedfleetError

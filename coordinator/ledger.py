@@ -5,11 +5,13 @@ in a sum that was unmasked, and nobody else. This ledger keeps a run within its 
 a device, which keeps its own: a state folder that was restored from a backup has forgotten charges.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from privacy.accounting import compose
 from protocol.ids import DeviceId
+from protocol.messages import Cohort, Manifest, Message, ShareSet, SurvivorSet
+from protocol.noise_cost import actual_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Account:
     Attributes:
         rho: zCDP of all its released contributions together, >= 0, rounded up.
         rounds: how many they were.
-        last: number of the newest round among them.
+        last: number of the newest round that it took part in.
     """
 
     rho: float
@@ -29,15 +31,38 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A sum that was unmasked, whether or not its round was committed.
+    """What a round with privacy cost, whether or not it was committed.
 
     Attributes:
-        survivors: devices whose contributions are in it, each once.
-        rho: what it costs each of them, >= 0.
+        survivors: devices whose contributions are in a sum that was unmasked, each once; none if none was.
+        rho: what that costs each of them, >= 0.
+        others: members that sent, or may have sent, a masked update for nothing. By their own count they have
+            paid, and so they rest as well.
     """
 
     survivors: tuple[DeviceId, ...]
     rho: float
+    others: tuple[DeviceId, ...] = ()
+
+
+def release_of(manifest: Manifest, decisions: Iterable[Message], *, unmasked: bool) -> Release | None:
+    """What a round cost, from what was announced in it; None without privacy or before anybody sent anything.
+
+    Args:
+        manifest: of the round.
+        decisions: announced in it.
+        unmasked: whether its sum was, or may have been.
+    """
+    said = {type(decision): decision for decision in decisions}
+    cohort, chosen, survived = said.get(Cohort), said.get(ShareSet), said.get(SurvivorSet)
+    if manifest.noise is None or not isinstance(cohort, Cohort) or not isinstance(chosen, ShareSet):
+        return None
+    members = tuple(map(DeviceId, chosen.members))
+    if not unmasked or not isinstance(survived, SurvivorSet):
+        return Release((), 0.0, members)
+    survivors = tuple(map(DeviceId, survived.members))
+    rho = actual_cost(manifest, len(survivors), len(cohort.members))
+    return Release(survivors, rho, tuple(device for device in members if device not in survivors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +70,7 @@ class PrivacyLedger:
     """The accounts of a run.
 
     Attributes:
-        accounts: of every device that was charged; nobody else has one.
+        accounts: of every device that took part; nobody else has one.
     """
 
     accounts: Mapping[DeviceId, Account] = field(default_factory=dict)
@@ -65,10 +90,12 @@ class PrivacyLedger:
         for device in release.survivors:
             before = self.account(device)
             charged[device] = Account(compose((before.rho, release.rho)), before.rounds + 1, round_number)
+        for device in release.others:
+            charged[device] = replace(self.account(device), last=round_number)
         return PrivacyLedger(charged)
 
     def account(self, device: DeviceId) -> Account:
-        """What a device has paid; nothing, in round 0, if it was never charged."""
+        """What a device has paid; nothing, in round 0, if it never took part."""
         return self.accounts.get(device, Account(0.0, 0, 0))
 
 
@@ -81,7 +108,7 @@ class Limits:
         cost: rho that the round will charge a survivor, >= 0.
         budget: rho that no account may exceed; None is no limit.
         round: number of the round, later than every charge.
-        spacing: a device is in a sum at most once in so many rounds, >= 1.
+        spacing: a device takes part at most once in so many rounds, >= 1.
     """
 
     ledger: PrivacyLedger = PrivacyLedger()
@@ -95,9 +122,9 @@ class Limits:
         return self.budget is None or compose((self.ledger.account(device).rho, self.cost)) <= self.budget
 
     def rests(self, device: DeviceId) -> bool:
-        """Whether a sum that it is in was unmasked less than `spacing` rounds ago."""
-        account = self.ledger.account(device)
-        return account.rounds > 0 and self.round - account.last < self.spacing
+        """Whether it took part less than `spacing` rounds ago."""
+        last = self.ledger.account(device).last
+        return last > 0 and self.round - last < self.spacing
 
 
 UNLIMITED = Limits()

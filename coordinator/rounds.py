@@ -11,6 +11,7 @@ from broker.transport import Transport, TransportError
 from coordinator.fleet import Fleet
 from coordinator.round_journal import JournaledRound
 from coordinator.state import CoordinatorState
+from protocol.device_privacy import privacy_of
 from protocol.effects import (
     Announce,
     Begin,
@@ -202,6 +203,7 @@ class Round:
             confirmed=answered.get(Phase.CONFIRMING, 0),
             revealed=answered.get(Phase.RECOVERING, 0),
             needed=progress.needed,
+            privacy=privacy_of(self._half.half.manifest),
             deadline_s=round(left, 1) if left < float("inf") else None,
             reason=progress.reason,
         )

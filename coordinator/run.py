@@ -8,17 +8,20 @@ import structlog
 from coordinator.artifact import Artifact
 from coordinator.evaluation import Evaluator
 from coordinator.high_water import HighWaterMark, beyond
+from coordinator.ledger import Release, release_of
 from coordinator.model_store import ModelStore
 from coordinator.notices import Notices
+from coordinator.privacy_rules import limits_of, next_clip, next_rounds, release_of_kept, spent_after
 from coordinator.round_journal import JournaledRound
 from coordinator.round_replay import JournalMismatchError
 from coordinator.rounds import Desk, Round
-from coordinator.selection import Choice, select
+from coordinator.selection import BudgetSpent, Choice, select
 from coordinator.server_optimizer import step
 from coordinator.settings import CoordinatorSettings
 from coordinator.stopping import Outcome, reason_to_stop
 from coordinator.stored import Model, NewestRound, Opening, stored_message
 from models.artifact import export_inference
+from privacy.errors import PrivacyError
 from protocol.certificates import FleetTrust
 from protocol.chunks import describe
 from protocol.coordinator_round import CoordinatorRound, aborted_end
@@ -54,6 +57,10 @@ _log = structlog.get_logger(__name__)
 
 class OutrunError(FedfleetError):
     """Another coordinator of this fleet has come further than this one."""
+
+
+class PlanImpossibleError(FedfleetError):
+    """No round of so many devices can be what the plan wants."""
 
 
 class Run:
@@ -197,13 +204,14 @@ class Run:
             return
         ended = _end_of(kept)
         if ended is not None:
-            await self._aborted(kept.order, ended.reason, 0.0)
+            await self._aborted(kept.order, ended.reason, 0.0, release_of_kept(kept))
             await self._notices.announce(kept.order, *kept.decisions)
         elif stale or kept.order.generation != self._generation:
             # Not told: devices may know another end of it. The next manifest makes them leave.
-            await self._aborted(kept.order, stale or "the coordinator has a new certificate", 0.0)
+            reason = stale or "the coordinator has a new certificate"
+            await self._aborted(kept.order, reason, 0.0, release_of_kept(kept))
         elif manifest.plan != plan_hash(self._plan):
-            await self._give_up(kept.order, "the plan has changed")
+            await self._give_up(kept, "the plan has changed")
         else:
             await self._resume(kept, manifest)
 
@@ -213,19 +221,19 @@ class Run:
             unfinished = await half.replay(kept, self._trust)
         except (JournalMismatchError, BlobError) as error:
             _log.warning("not_resumed", round=kept.order.round, cause=str(error))
-            await self._give_up(kept.order, "it could not be resumed")
+            await self._give_up(kept, "it could not be resumed")
             return
         last = kept.events[-1].unix if kept.events else kept.opening.started
         away = Seconds(max(0.0, self._desk.clock.unix() - last))
         _log.info("resumed", round=kept.order.round, phase=half.progress.phase, away=round(away, 1))
         await self._run_round(half, kept.opening, Resumed(away) if kept.events else Begin(), unfinished)
 
-    async def _give_up(self, order: Order, reason: str) -> None:
+    async def _give_up(self, kept: NewestRound, reason: str) -> None:
         """End a round that has no half, and tell its devices."""
-        frame = seal_frame(self._desk.signer, aborted_end(order, reason))
+        frame = seal_frame(self._desk.signer, aborted_end(kept.order, reason))
         self._state.record(None, [frame])
-        await self._aborted(order, reason, 0.0)
-        await self._notices.announce(order, frame)
+        await self._aborted(kept.order, reason, 0.0, release_of_kept(kept))
+        await self._notices.announce(kept.order, frame)
 
     # One round after another.
 
@@ -236,24 +244,29 @@ class Run:
             reason = reason_to_stop(self._plan.stopping, self._state.history, self._state.seconds)
             if reason:
                 return reason
-            await self._open_round(await self._choose())
+            number, choice = await self._choose()
+            if isinstance(choice, BudgetSpent):
+                return choice.reason
+            await self._open_round(number, choice)
 
-    async def _choose(self) -> Choice:
-        """Wait until enough devices are on offer."""
+    async def _choose(self) -> tuple[int, Choice | BudgetSpent]:
+        """Wait until enough devices are on offer; the next round's number, and who is invited."""
         while True:
             candidates = self._desk.fleet.candidates()
             wanted = 0 if self._state.round else self._settings.start_when or 0
+            why = f"{len(candidates)} of {wanted} devices are on offer"
             if len(candidates) >= wanted:
-                choice = select(candidates, self._plan.selection, self._chance)
-                if isinstance(choice, Choice):
-                    return choice
-                self._notices.show("online", choice.reason)
-            else:
-                self._notices.show("online", f"{len(candidates)} of {wanted} devices are on offer")
+                for number in next_rounds(self._plan, self._state.round):
+                    limits = limits_of(self._plan, self._state.ledger, number)
+                    choice = select(candidates, self._plan.selection, self._chance, limits)
+                    if isinstance(choice, Choice | BudgetSpent):
+                        return number, choice
+                    why = choice.reason
+            self._notices.show("online", why)
             await self._desk.clock.sleep(LOOK_AGAIN)
 
-    async def _open_round(self, choice: Choice) -> None:
-        order = self._next_order()
+    async def _open_round(self, number: int, choice: Choice) -> None:
+        order = self._next_order(number)
         manifest = self._manifest(order, choice)
         opening = Opening(
             manifest=seal_frame(self._desk.signer, manifest),
@@ -265,19 +278,19 @@ class Run:
         await self._state.open_round(order, opening)
         await self._run_round(self._half_of(manifest, opening), opening, Begin(), [])
 
-    def _next_order(self) -> Order:
-        """The next round number, beyond everything any device has seen."""
+    def _next_order(self, number: int) -> Order:
+        """A round's place in history, beyond everything any device has seen."""
         epoch, seen = self._state.epoch, self._seen
         if seen.generation > self._generation:
             raise OutrunError(
                 f"devices know a coordinator certificate of generation {seen.generation}, ours is "
                 f"{self._generation}; install the newer one"
             )
-        if seen >= Order(self._generation, epoch, self._state.round + 1):
+        if seen >= Order(self._generation, epoch, number):
             # This state is older than what devices took part in: a lost or restored folder.
             _log.warning("state_is_behind", seen=str(seen), state=str(self._order))
             epoch = seen.epoch + 1
-        return Order(self._generation, epoch, self._state.round + 1)
+        return Order(self._generation, epoch, number)
 
     def _half_of(self, manifest: Manifest, opening: Opening) -> JournaledRound:
         half = CoordinatorRound(
@@ -305,7 +318,9 @@ class Run:
             self._notices.show_model(self._weights_ref)
             self._notices.show_result(order, self._state.last_result)
         else:
-            await self._aborted(order, ended.reason, half.seconds)
+            said = [decision for decision, _ in half.decisions]
+            release = release_of(ended.manifest, said, unmasked=ended.revealed)
+            await self._aborted(order, ended.reason, half.seconds, release)
             # The broker may have lost it after it said that it has it; devices would wait for it for ever.
             await self._notices.publish(self._bundle, self._bundle_ref)
         await self._export()
@@ -315,16 +330,23 @@ class Run:
         await self._desk.clock.sleep(ended.retry_after)
 
     def _manifest(self, order: Order, choice: Choice) -> Manifest:
-        return planned_manifest(
-            self._plan,
-            fleet=self._settings.fleet,
-            order=order,
-            bundle=self._bundle_ref,
-            weights=self._weights_ref,
-            members=len(choice.invited),
-            clip=None,
-            shard=self._settings.shard,
-        )
+        try:
+            manifest = planned_manifest(
+                self._plan,
+                fleet=self._settings.fleet,
+                order=order,
+                bundle=self._bundle_ref,
+                weights=self._weights_ref,
+                members=len(choice.invited),
+                clip=self._state.clip,
+                shard=self._settings.shard,
+            )
+            encoding_of(manifest)
+        except PrivacyError as error:
+            raise PlanImpossibleError(
+                f"a round of {len(choice.invited)} devices is not possible: {error}"
+            ) from error
+        return manifest
 
     async def _commit(self, effect: Commit) -> None:
         """Mean update → server optimizer → evaluation → the state."""
@@ -342,6 +364,8 @@ class Run:
         )
         model = Model.of(weights, moments)
         ref = await asyncio.to_thread(describe, model.weights)
+        manifest = half.half.manifest
+        release = release_of(manifest, [decision for decision, _ in half.decisions], unmasked=True)
         result = RoundResult(
             round=self._order.round,
             result="committed",
@@ -351,13 +375,17 @@ class Run:
             accuracy=mean.accuracy,
             evaluated_loss=judged.loss,
             evaluated_accuracy=judged.accuracy,
+            **spent_after(self._plan, self._state.ledger, release, self._state.round),
+            clip=manifest.secure_aggregation.clip,
             clipped=mean.clipped_rate,
             saturated=mean.saturated_rate,
             seconds=round(half.seconds, 3),
-            bytes_up=_bytes_up(half.half.manifest),
+            bytes_up=_bytes_up(manifest),
             model=f"sha256:{ref.sha256.hex()}",
         )
-        await self._state.commit(model, outcome, result, half.frame_of(effect.ended), release=None, clip=None)
+        ended = half.frame_of(effect.ended)
+        clip = next_clip(self._plan, manifest.secure_aggregation.clip, mean.clipped_rate)
+        await self._state.commit(model, outcome, result, ended, release=release, clip=clip)
         self._weights_ref = ref
 
     async def _export(self) -> None:
@@ -368,9 +396,10 @@ class Run:
         except OSError as error:
             _log.warning("not_exported", cause=str(error))
 
-    async def _aborted(self, order: Order, reason: str, seconds: float) -> None:
-        result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3))
-        await self._state.abort(Outcome(committed=False), result, release=None)
+    async def _aborted(self, order: Order, reason: str, seconds: float, release: Release | None) -> None:
+        spent = spent_after(self._plan, self._state.ledger, release, self._state.round)
+        result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3), **spent)
+        await self._state.abort(Outcome(committed=False), result, release=release)
         self._notices.show_result(order, result)
 
     @property

@@ -259,7 +259,7 @@ class CoordinatorState:
         Args:
             outcome: for the stopping rule.
             result: for people.
-            release: what it cost all the same, because its sum was unmasked; else None.
+            release: what it cost all the same; None without privacy.
         """
         await self._close_round(outcome, result, release)
 
@@ -277,7 +277,7 @@ class CoordinatorState:
             "seconds": result.seconds,
             "result": line,
         }
-        charged = release.survivors if release else ()
+        charged = (*release.survivors, *release.others) if release else ()
         charges = [("charge", {"device": device, **asdict(ledger.accounts[device])}) for device in charged]
         self.journal.append(*first, *charges, ("forget_events", {}), ("close_round", closed))
         await self.journal.flushed()

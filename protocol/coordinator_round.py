@@ -118,6 +118,9 @@ class CoordinatorRound:
         workers: into how many parts unmasking is cut.
         started: wall clock, for certificate validity.
         noise_key: 32 bytes of fresh entropy, for noise that the coordinator adds; in memory only.
+
+    Attributes:
+        revealed: whether enough shares came to unmask the sum, whatever became of the round.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class CoordinatorRound:
         self.phase = Phase.INVITING
         self.reason = ""
         self.retry_after = 0.0
+        self.revealed = False
         self._t0 = begin(encode(manifest))
         self._trust = trust
         self._workers = workers
@@ -190,6 +194,7 @@ class CoordinatorRound:
         except PeerError as error:
             effects = [Refuse(error)]
         self._answered[self.phase] = self._state.answered()
+        self.revealed |= isinstance(self._state, Recovering) and not self._state.shortage()
         while (following := self._advance(now)) is not None:
             effects += following
         if not self.over:

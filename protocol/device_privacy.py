@@ -7,16 +7,15 @@ unmasked, so whatever leaves is paid for.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from privacy.accounting import compose, epsilon
 from protocol.effects import Charge
 from protocol.errors import ManifestError
 from protocol.ids import Order
 from protocol.messages import Manifest
-from protocol.vector import bounds_of, noised_encoding
-
-PrivacyMode = Literal["none", "central", "distributed"]
+from protocol.noise_cost import promised_cost
+from protocol.status import PrivacyMode
+from protocol.vector import bounds_of
 
 _STRENGTH: dict[PrivacyMode, int] = {"none": 0, "central": 1, "distributed": 2}
 
@@ -43,15 +42,6 @@ class PrivacyStance:
     last: Order | None = None
 
 
-def cost_of(manifest: Manifest) -> float:
-    """What taking part costs a device, in zCDP; 0 without noise, when nothing is promised or counted."""
-    noise = manifest.noise
-    if noise is None:
-        return 0.0
-    noises = bounds_of(manifest).honest if noise.mode == "distributed" else 1
-    return noised_encoding(manifest, noise).rho(noises)
-
-
 def check_noise(manifest: Manifest) -> None:
     """A manifest's numbers must cost no more than its label.
 
@@ -64,7 +54,7 @@ def check_noise(manifest: Manifest) -> None:
         return
     if bounds_of(manifest).honest < 1:
         raise ManifestError("so few members and so many corrupt leave nobody whose noise is certain")
-    real = epsilon(noise.participations * cost_of(manifest), noise.delta)
+    real = epsilon(noise.participations * promised_cost(manifest), noise.delta)
     if not real <= noise.epsilon * (1 + _LABEL_SLACK):
         raise ManifestError(
             f"it promises epsilon {noise.epsilon:.4g} after {noise.participations} rounds, but its noise "
@@ -79,25 +69,29 @@ def privacy_objection(manifest: Manifest, stance: PrivacyStance) -> str:
         manifest: checked.
         stance: of the device.
     """
-    noise = manifest.noise
-    mode: PrivacyMode = "none" if noise is None else noise.mode
+    noise, mode = manifest.noise, privacy_of(manifest)
     if _STRENGTH[mode] < _STRENGTH[stance.weakest]:
         return f"privacy is {mode}; this device asks for {stance.weakest}"
     if noise is None:
         return ""
     if _rests(manifest.order, stance.last, noise.spacing):
         return f"this device rests: it takes part once in {noise.spacing} rounds"
-    after = compose((stance.spent, cost_of(manifest)))
+    after = compose((stance.spent, promised_cost(manifest)))
     if stance.budget is not None and epsilon(after, stance.delta) > stance.budget:
         return "the privacy budget of this device is spent"
     return ""
+
+
+def privacy_of(manifest: Manifest) -> PrivacyMode:
+    """Who adds noise to the sum of a round."""
+    return "none" if manifest.noise is None else manifest.noise.mode
 
 
 def charge_for(manifest: Manifest) -> Sequence[Charge]:
     """What is stored before a masked update of this round may leave."""
     if manifest.noise is None:
         return ()
-    return (Charge(manifest.order, manifest.noise.mode, cost_of(manifest)),)
+    return (Charge(manifest.order, manifest.noise.mode, promised_cost(manifest)),)
 
 
 def _rests(order: Order, last: Order | None, spacing: int) -> bool:

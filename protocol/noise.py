@@ -1,8 +1,9 @@
 """From a plan's privacy table to the noise of a round."""
 
 import math
+from dataclasses import dataclass
 
-from privacy.accounting import epsilon, noise_multiplier_for
+from privacy.accounting import epsilon, noise_multiplier_for, rho_for, rho_of
 from privacy.adaptive_clipping import COUNT_NOISE, share_for
 from privacy.errors import ImpossiblePrivacyError
 from privacy.noise import SIGMA_PARTS
@@ -16,6 +17,9 @@ BITS_WITH_PRIVACY, BITS_WITHOUT = 16, 32
 """Of a parameter, where a plan does not say: half of float32, and as fine as float32."""
 
 _LARGEST_SHARE = 0.1
+
+_COST_SLACK = 1e-7
+"""Relative: rounding and the correction of sums; below the margin that `noise_multiplier_for` holds back."""
 
 
 def ring_bits(privacy: Privacy, masking: SecureAggregation) -> int:
@@ -44,6 +48,31 @@ def noise_multiplier(privacy: Privacy, rounds: int) -> float:
         ("give exactly one of them",),
         None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the run of a plan may cost one device, in zCDP.
+
+    Attributes:
+        round: the most that one round costs.
+        run: the most that all its rounds cost.
+    """
+
+    round: float
+    run: float
+
+
+def budget_of(privacy: Privacy, rounds: int) -> Budget:
+    """The budget of a run: the plan's target, or what its noise multiplier costs for every participation.
+
+    Raises:
+        ImpossiblePrivacyError: not exactly one of the two is given.
+    """
+    most = participations(privacy, rounds)
+    cost = rho_of(noise_multiplier(privacy, rounds)) * (1 + _COST_SLACK)
+    target = privacy.target_epsilon
+    return Budget(cost, most * cost * (1 + _COST_SLACK) if target is None else rho_for(target, privacy.delta))
 
 
 def setting_of(

@@ -17,6 +17,7 @@ MAX_STATUS = 65_536
 
 CoordinatorState = Literal["online", "finished", "offline", "lost"]
 DeviceState = Literal["idle", "training", "uploading", "sleeping", "offline", "lost"]
+PrivacyMode = Literal["none", "central", "distributed"]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 """JSON knows numbers of thousands of digits, and the programs remember these."""
@@ -48,6 +49,7 @@ class RoundStatus(Struct, frozen=True):
         phase: as in `protocol.phases.Phase`.
         invited: devices invited; then how many accepted, trained, shared, uploaded, confirmed, revealed.
         needed: fewest answers with which the round can go on.
+        privacy: who adds noise to the sum.
         deadline_s: seconds until the phase ends at the latest; None while the model is stored.
         reason: why it was aborted.
     """
@@ -63,6 +65,7 @@ class RoundStatus(Struct, frozen=True):
     revealed: int
     needed: int
     deadline_s: float | None
+    privacy: PrivacyMode = "none"
     reason: Why = ""
 
 
@@ -78,8 +81,13 @@ class RoundResult(Struct, frozen=True):
         accuracy: likewise.
         evaluated_loss: of the new model, on the coordinator's own data, if it has any.
         evaluated_accuracy: likewise.
+        privacy: who added noise to the sum; all figures from it, loss and accuracy too, carry it then.
+        epsilon: what the run has cost so far the device that it cost most, at `delta`; None without privacy.
+        delta: see `epsilon`.
+        clip: L2 bound of an update in this round, in units of the weights.
         clipped: part of the survivors whose update the L2 bound cut.
-        saturated: mean part of coordinates that the coordinate limit cut.
+        saturated: mean part of coordinates that the coordinate limit cut; of a rotated sum, the part of its
+            coordinates near the ring's edge.
         seconds: how long the round took.
         bytes_up: of one device's masked update.
         model: "sha256:…" of the new weights; empty when aborted.
@@ -94,6 +102,10 @@ class RoundResult(Struct, frozen=True):
     accuracy: float | None = None
     evaluated_loss: float | None = None
     evaluated_accuracy: float | None = None
+    privacy: PrivacyMode = "none"
+    epsilon: float | None = None
+    delta: float | None = None
+    clip: float | None = None
     clipped: float | None = None
     saturated: float | None = None
     seconds: float = 0.0

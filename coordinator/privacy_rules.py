@@ -1,0 +1,61 @@
+"""What the plan's privacy table means for the run: who may take part, what is told, the next clip."""
+
+from typing import TypedDict
+
+from coordinator.ledger import UNLIMITED, Limits, PrivacyLedger, Release, release_of
+from coordinator.stored import NewestRound, stored_message
+from privacy.accounting import epsilon
+from privacy.adaptive_clipping import ClipRule
+from protocol.messages import Confirmations, Manifest, Message
+from protocol.noise import budget_of
+from protocol.plan import Plan
+from protocol.status import PrivacyMode
+
+
+class Spent(TypedDict, total=False):
+    """What people are told with a result; attributes of `RoundResult`."""
+
+    privacy: PrivacyMode
+    epsilon: float
+    delta: float
+
+
+def next_rounds(plan: Plan, newest: int) -> range:
+    """Numbers that the next round may have.
+
+    Rest is counted in rounds: where all devices on offer rest, numbers are left out, or nothing would go on.
+    """
+    return range(newest + 1, newest + 1 + plan.privacy.spacing)
+
+
+def limits_of(plan: Plan, ledger: PrivacyLedger, number: int) -> Limits:
+    """Who may take part in a round of this number."""
+    privacy = plan.privacy
+    if privacy.mode == "none":
+        return UNLIMITED
+    budget = budget_of(privacy, plan.stopping.rounds)
+    return Limits(ledger, budget.round, budget.run, number, privacy.spacing)
+
+
+def spent_after(plan: Plan, ledger: PrivacyLedger, release: Release | None, number: int) -> Spent:
+    """What the run has cost once a round of this number is over; nothing without privacy."""
+    privacy = plan.privacy
+    if privacy.mode == "none":
+        return {}
+    after = ledger if release is None else ledger.charged(release, number)
+    return {"privacy": privacy.mode, "epsilon": epsilon(after.worst, privacy.delta), "delta": privacy.delta}
+
+
+def next_clip(plan: Plan, clip: float, clipped_rate: float) -> float | None:
+    """The clip of the next round, where it follows the updates; None where it stays the plan's."""
+    rule = plan.privacy.adaptive_clipping
+    if rule.quantile is None:
+        return None
+    return ClipRule(rule.quantile, rule.learning_rate).next_clip(clip, clipped_rate)
+
+
+def release_of_kept(kept: NewestRound) -> Release | None:
+    """What an open round without a half cost: where shares were asked for, some may have come."""
+    decisions = [stored_message(frame, Message) for frame in kept.decisions]
+    asked = any(isinstance(decision, Confirmations) for decision in decisions)
+    return release_of(stored_message(kept.opening.manifest, Manifest), decisions, unmasked=asked)
