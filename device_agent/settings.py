@@ -35,6 +35,28 @@ class Floors(Struct, frozen=True, forbid_unknown_fields=True):
     corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.3
 
 
+class PrivacySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the privacy of this device's data may cost, whatever the plan says.
+
+    Attributes:
+        weakest: promise with which it takes part. "none": any; "central": there is noise, be it the trusted
+            coordinator's; "distributed": devices add it themselves.
+        epsilon: all it spends in its whole life; None is no limit.
+        delta: at which epsilon is read.
+    """
+
+    weakest: Literal["none", "central", "distributed"] = "none"
+    epsilon: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
+    delta: Annotated[float, Meta(ge=1e-100, le=1e-2)] = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.weakest == "none":
+            raise ValueError(
+                "epsilon is a limit that rounds without noise would pass by; "
+                'write weakest = "central" or "distributed" too'
+            )
+
+
 class ConditionSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When the device is free.
 
@@ -60,6 +82,7 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
         data: the examples.
         name: which identity of the folder; None when it holds one.
         floors: what the device insists on.
+        privacy: what its privacy may cost.
         conditions: when the device is free.
         upload_bytes_per_second: how fast updates may leave; None is as fast as the network.
         log: what is logged.
@@ -72,6 +95,7 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     data: DataSettings
     name: Name | None = None
     floors: Floors = Floors()
+    privacy: PrivacySettings = PrivacySettings()
     conditions: ConditionSettings = ConditionSettings()
     upload_bytes_per_second: Annotated[float, Meta(gt=0.0)] | None = None
     log: LogSettings = LogSettings()

@@ -24,6 +24,33 @@ def write_synced(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def append_synced(path: Path, size: int, data: bytes) -> None:
+    """Make a file's content its first `size` bytes and `data`, durably.
+
+    After a crash, and after an error, the first `size` bytes stand; what is behind them may be anything that
+    was there, or a part of `data`.
+
+    Args:
+        path: in a folder that exists; made when it is missing and `size` is 0.
+        size: bytes of it that stay, and are durable when this returns.
+        data: what comes behind them.
+
+    Raises:
+        OSError: the disk refused, or somebody has made the file shorter than `size`.
+    """
+    if size == 0:
+        path.touch(mode=0o600)
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END) < size:
+            raise OSError(errno.EIO, "the file was cut short", str(path))
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable: what was made, renamed or deleted in it.
 

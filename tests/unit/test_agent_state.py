@@ -11,7 +11,8 @@ import pytest
 
 from device_agent.artifacts import KEPT, ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
-from device_agent.memory import FILE, AgentMemory, DamagedStateError
+from device_agent.errors import DamagedStateError
+from device_agent.memory import FILE, AgentMemory
 from device_agent.settings import ConditionSettings
 from protocol.chunks import MIN_CHUNK_SIZE, describe, split
 from protocol.ids import ORIGIN, Order
