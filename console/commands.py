@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from console.main import run_program
 from protocol.errors import FedfleetError
@@ -26,6 +27,21 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="Plans: what to train and how.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+
+
+class _AgentGroup(TyperGroup):
+    """`fedfleet agent` with options, or with nothing, runs the agent."""
+
+    # The context is click's, or that of typer's own copy of it.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args[:1] == ["ledger"] else ["run", *args])
+
+
+agent_app = typer.Typer(
+    cls=_AgentGroup,
+    help="Trains on a device when it is free; --help tells its options; `ledger`, what privacy that cost.",
+)
+app.add_typer(agent_app, name="agent")
 
 # They read their own command line, the same one as `python -m coordinator`: it is told once.
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -93,10 +109,34 @@ def coordinator(context: typer.Context) -> None:
     raise typer.Exit(run_program("coordinator", context.args))
 
 
-@app.command(context_settings=_READS_ITSELF, add_help_option=False)
-def agent(context: typer.Context) -> None:
-    """Trains on a device when it is free; --help tells its options."""
+@agent_app.command("run", context_settings=_READS_ITSELF, add_help_option=False)
+def run_agent(context: typer.Context) -> None:
+    """The agent itself; `fedfleet agent` alone means this."""
     raise typer.Exit(run_program("agent", context.args))
+
+
+@agent_app.command()
+def ledger(
+    *,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="The agent's settings, TOML.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Or just its state folder.")] = None,
+    json: AsJson = False,
+) -> None:
+    """What each round's noise has cost this device's privacy; the agent may be running."""
+    import msgspec
+    from rich.console import Console
+
+    from console.ledger import read_settings, read_statement, summary, table
+
+    with _named_errors():
+        made = read_statement(read_settings(config=config, state=state, environment=os.environ))
+    if json:
+        typer.echo(msgspec.json.encode(made))
+        return
+    if made.entries:
+        typer.echo(made.file)
+        Console().print(table(made))
+    typer.echo(summary(made))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 def main() -> None:
     """Run the command line."""
     match sys.argv[1:]:
-        case ["coordinator" | "agent" as name, *arguments]:
+        case ["coordinator" | "agent" as name, *arguments] if arguments[:1] != ["ledger"]:
             sys.exit(run_program(name, arguments))
         case _:
             from console.commands import app
