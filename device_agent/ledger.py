@@ -12,20 +12,20 @@ record to it: the hashes are no secret, and the device's owner is trusted.
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
 from device_agent.errors import DamagedStateError
 from privacy.accounting import compose
+from privacy.parameters import Mode
 from protocol.errors import MAX_CAUSE, MisuseError
 from protocol.ids import Order
 from runtime.files import append_synced
 
 FILE = "ledger.jsonl"
 
-Mode = Literal["distributed", "central"]
 _Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """A SHA-256 in hex."""
 

@@ -13,12 +13,14 @@ from device_agent.settings import AgentSettings
 from models.errors import TrainingFailedError
 from models.training_process import TrainingWorker
 from privacy.encoding import LocalMetrics
+from privacy.parameters import Mode
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.device_checks import DeviceContext
 from protocol.device_round import DeviceRound
 from protocol.effects import (
     Begin,
+    Charge,
     DeviceEvent,
     DeviceFailed,
     Effect,
@@ -135,6 +137,8 @@ class Participation:
         match effect:
             case Remember(order):
                 await self._remember(order)
+            case Charge(order, mode, rho):
+                await self._charge(order, mode, rho)
             case Say(message) if self._mute and not isinstance(message, Decline):
                 return
             case Say(message):
@@ -174,6 +178,18 @@ class Participation:
             self._mute = True
             self._log.warning("round_not_remembered", cause=str(error))
             self.leave(in_words(error))
+
+    async def _charge(self, order: Order, mode: Mode, rho: float) -> None:
+        try:
+            unix = self._with.clock.unix()
+            await asyncio.to_thread(self._with.memory.charge, order, mode, rho, unix)
+        except OSError as error:
+            # No part of a masked update that is not charged may leave; nobody grants what is not offered.
+            self._mute = True
+            self._log.warning("round_not_charged", cause=str(error))
+            self.leave(in_words(error))
+        else:
+            self._log.info("charged", mode=mode, rho=rho)
 
     async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
         try:

@@ -80,7 +80,7 @@ def epsilon(rho: float, delta: float) -> float:
     """
     if rho == 0:
         return 0.0
-    most = math.sqrt(-math.log(delta) / rho)
+    most = min(math.sqrt(-math.log(delta) / rho), 1 / delta)
     above_one = _last(lambda x: x * x * rho + math.log(delta) + math.log1p(x) <= 0, 0.0, most)
     log_ratio = math.log(above_one) - math.log1p(above_one)  # ln(1 - 1/a) keeps its digits near a = 1
     cost = (1 + above_one) * rho + log_ratio - (math.log(delta) + math.log1p(above_one)) / above_one

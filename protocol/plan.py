@@ -154,8 +154,8 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     mode: Literal["none", "distributed", "central"] = "none"
-    target_epsilon: PositiveFloat | None = None
-    noise_multiplier: PositiveFloat | None = None
+    target_epsilon: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
+    noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     delta: Delta = 1e-6
     metrics_share: Annotated[float, Meta(gt=0.0, le=0.5)] | None = None
     spacing: Annotated[int, Meta(ge=1)] = 1
