@@ -7,10 +7,11 @@ from pathlib import Path
 from msgspec import Struct
 from rich.table import Table
 
-from device_agent.ledger import Ledger, Mode
+from device_agent.ledger import Ledger
 from device_agent.memory import AgentMemory
 from device_agent.settings import AgentSettings, PrivacySettings
 from privacy.accounting import compose, epsilon, rho_for
+from privacy.parameters import Mode
 from protocol.ids import Order
 from runtime.config import load_settings
 
