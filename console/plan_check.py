@@ -8,12 +8,14 @@ import msgspec
 from msgspec import Struct
 from rich.table import Table
 
-from console.privacy_report import privacy_lines
+from console.privacy_report import Line, privacy_lines
 from console.text import size
 from coordinator.artifact import Artifact, build_artifact
+from coordinator.ledger import PrivacyLedger
+from coordinator.privacy_rules import limits_of
 from coordinator.selection import Candidate, NotEnough, select
 from coordinator.stored import raw
-from privacy.errors import PrivacyError
+from privacy.errors import ImpossiblePrivacyError, PrivacyError
 from protocol.chunks import describe
 from protocol.errors import FedfleetError
 from protocol.ids import DeviceId, Order
@@ -62,7 +64,7 @@ class PlanFigures(Struct, frozen=True):
     tolerated_dropouts: int
     round_seconds: float
     run_seconds: float
-    privacy: Sequence[str]
+    privacy: Sequence[Line]
 
 
 def check_plan(path: Path, devices: int | None) -> PlanFigures:
@@ -78,12 +80,16 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
     plan = load_plan(path)
     artifact = build_artifact(plan, path.parent, seed=0)
     try:
-        return _figures(plan, artifact, _cohort(plan, devices))
+        cohort = _cohort(plan, devices)
+        privacy = privacy_lines(plan, len(artifact.weights), cohort)
+        return _figures(plan, artifact, cohort, privacy)
+    except ImpossiblePrivacyError as error:
+        raise PlanImpossibleError(f"{path}: {error}") from error
     except (PrivacyError, SecAggError) as error:
         raise PlanImpossibleError(f"{path}: {error}; change secure_aggregation or the cohort") from error
 
 
-def _figures(plan: Plan, artifact: Artifact, cohort: int) -> PlanFigures:
+def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line]) -> PlanFigures:
     bundle = artifact.bundle.encode()
     parameters = len(artifact.weights)
     manifest = planned_manifest(
@@ -115,7 +121,7 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int) -> PlanFigures:
         tolerated_dropouts=max(0, min(sizes.degree - threshold, cohort - fewest)),
         round_seconds=longest,
         run_seconds=longest * plan.stopping.rounds,
-        privacy=privacy_lines(plan, parameters, cohort),
+        privacy=privacy,
     )
 
 
@@ -124,7 +130,7 @@ def _cohort(plan: Plan, devices: int | None) -> int:
     chosen = plan.selection
     fleet = devices or math.ceil((chosen.count or chosen.min_cohort) * chosen.over_selection)
     offers = [Candidate(DeviceId(str(number)), charging=True, unmetered=True) for number in range(fleet)]
-    choice = select(offers, chosen, lambda: 0.5)
+    choice = select(offers, chosen, lambda: 0.5, limits_of(plan, PrivacyLedger(), 1))
     if isinstance(choice, NotEnough):
         raise PlanImpossibleError(f"{choice.reason}; lower selection.min_cohort or give more devices")
     return len(choice.invited)
@@ -151,7 +157,6 @@ def table(path: Path, figures: PlanFigures) -> Table:
     made = Table(title=f"{path} is a valid plan", title_justify="left", show_header=False, box=None)
     for name, value in rows.items():
         made.add_row(name, value, style=None)
-    for line in one.privacy:
-        name, _, text = line.partition(": ")
+    for name, text in one.privacy:
         made.add_row(name, text)
     return made

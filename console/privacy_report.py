@@ -1,5 +1,7 @@
 """What `fedfleet plan check` says about a plan's privacy, line by line."""
 
+from typing import TypeAlias
+
 from console.text import size
 from privacy.accounting import epsilon, gaussian_epsilon, rho_of
 from privacy.advice import Run, advice
@@ -14,9 +16,12 @@ _SHOWN_STEPS = (1, 2, 5)
 _MOST_SHOWN = 6
 _FLOAT32 = 4
 
+Line: TypeAlias = tuple[str, str]
+"""A name, empty where the line goes on with the one before, and a text."""
 
-def privacy_lines(plan: Plan, parameters: int, members: int) -> list[str]:
-    """Cost by round, bytes, noise and warnings of a plan; each line begins with a name and a colon.
+
+def privacy_lines(plan: Plan, parameters: int, members: int) -> list[Line]:
+    """Cost by round, bytes, noise and warnings of a plan; each line is a name and a text.
 
     Args:
         plan: to be run.
@@ -30,8 +35,8 @@ def privacy_lines(plan: Plan, parameters: int, members: int) -> list[str]:
     cohort = (plan.selection.min_cohort, members)
     if privacy.mode == "none":
         return [
-            "privacy: none; single updates are hidden, but the sums may tell of one device's data",
-            'warning: nothing is promised to anybody; privacy.mode = "distributed" would',
+            ("privacy", "none; single updates are hidden, but the sums may tell of one device's data"),
+            ("warning", 'nothing is promised to anybody; privacy.mode = "distributed" would'),
         ]
     try:
         round_ = round_parameters(setting_of(privacy, plan.secure_aggregation, parameters, cohort, rounds))
@@ -43,11 +48,11 @@ def privacy_lines(plan: Plan, parameters: int, members: int) -> list[str]:
         *_cost(privacy, round_, run),
         *_vector(round_),
         *_noise(round_, cohort),
-        *(f"warning: {line}" for line in advice(round_, run)),
+        *(("warning", line) for line in advice(round_, run)),
     ]
 
 
-def _promise(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
+def _promise(privacy: Privacy, round_: RoundParameters, run: Run) -> list[Line]:
     setting = round_.setting
     who = (
         f"each device adds its part of the noise, {setting.cohort.honest} honest survivors are enough"
@@ -55,17 +60,20 @@ def _promise(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
         else "the coordinator adds the noise"
     )
     return [
-        f"privacy: {setting.mode}; {who}",
-        "unit: a device with all its data, against one that sends zeros; no amplification by sampling",
+        ("privacy", f"{setting.mode}; {who}"),
+        ("unit", "a device with all its data, against one that sends zeros; no amplification by sampling"),
         (
-            f"noise multiplier: {setting.noise_multiplier:.4g}; metrics take "
-            f"{100 * setting.metrics_share:.2g} % of the cost"
+            "noise",
+            (
+                f"multiplier {setting.noise_multiplier:.4g}; metrics take {100 * setting.metrics_share:.2g} % of "
+                "the cost"
+            ),
         ),
-        f"participations: {run.participations} of {run.rounds} rounds at most (spacing {privacy.spacing})",
+        ("takes part", f"in {run.participations} of {run.rounds} rounds at most (spacing {privacy.spacing})"),
     ]
 
 
-def _cost(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
+def _cost(privacy: Privacy, round_: RoundParameters, run: Run) -> list[Line]:
     """As devices count, who cannot know how many stay; the coordinator counts the noise that was there."""
     members = round_.setting.cohort.largest
     seen = round_.coordinator_rho(members, members)
@@ -75,46 +83,59 @@ def _cost(privacy: Privacy, round_: RoundParameters, run: Run) -> list[str]:
     )
     total, most = run.participations * round_.device_rho, run.participations * seen
     return [
-        f"epsilon after round {by_round} (delta {run.delta:g})",
+        ("epsilon", f"after round {by_round} (delta {run.delta:g})"),
         (
-            f"epsilon in the end: {epsilon(total, run.delta):.4g} as devices count (zCDP {total:.4g}); "
-            f"{epsilon(most, run.delta):.4g} as the coordinator counts when all {members} stay"
+            "",
+            (
+                f"in the end {epsilon(total, run.delta):.4g} as devices count (zCDP {total:.4g}), "
+                f"{epsilon(most, run.delta):.4g} as the coordinator counts when all {members} stay"
+            ),
         ),
         (
-            f"epsilon as Gaussian noise, a tight estimate: {gaussian_epsilon(total, run.delta):.4g} and "
-            f"{gaussian_epsilon(most, run.delta):.4g}"
+            "",
+            (
+                f"as Gaussian noise, a tight estimate, {gaussian_epsilon(total, run.delta):.4g} and "
+                f"{gaussian_epsilon(most, run.delta):.4g}"
+            ),
         ),
     ]
 
 
-def _vector(round_: RoundParameters) -> list[str]:
+def _vector(round_: RoundParameters) -> list[Line]:
     block = round_.update
     words = RingLayout(
         block.size + UpdateEncoding.SENTINELS,
         round_.setting.bits,
         round_.metrics.size + UpdateEncoding.SENTINELS,
     )
-    plain = block.size * _FLOAT32
+    plain = round_.setting.update_size * _FLOAT32
     return [
         (
-            f"update: {round_.setting.bits} bits a parameter, {size(words.packed_size)} up for a device "
-            f"({100 * words.packed_size / plain:.0f} % of float32)"
+            "update",
+            (
+                f"{round_.setting.bits} bits for each of {block.size:,} coordinates, {size(words.packed_size)} up "
+                f"for a device ({100 * words.packed_size / plain:.0f} % of float32)"
+            ),
         ),
         (
-            f"rounding multiplies the sensitivity by {round_.inflation:.3f}; a clip is "
-            f"{block.scale * round_.setting.clip:,.0f} levels, the noise {block.sigma:,.1f}"
+            "rounding",
+            (
+                f"multiplies the sensitivity by {round_.inflation:.3f}; a clip is "
+                f"{block.scale * round_.setting.clip:,.0f} levels, the noise {block.sigma:,.1f}"
+            ),
         ),
     ]
 
 
-def _noise(round_: RoundParameters, cohort: tuple[int, int]) -> list[str]:
-    lines = []
+def _noise(round_: RoundParameters, cohort: tuple[int, int]) -> list[Line]:
+    lines: list[Line] = []
     for survivors in sorted(set(cohort), reverse=True):
         noise = round_.expected_noise(survivors)
-        lines.append(
-            f"noise of the mean of {survivors}: {noise.rmse:.3g} a parameter, length {noise.length:.3g}, "
-            f"{noise.of_clip:.3g} times the clip; metrics ± {100 * noise.metric:.3g} points"
+        text = (
+            f"{noise.rmse:.3g} a parameter, length {noise.length:.3g}, {noise.of_clip:.3g} times the clip; "
+            f"metrics ± {100 * noise.metric:.3g} points"
         )
+        lines.append((f"mean of {survivors}", text))
     return lines
 
 
