@@ -65,8 +65,8 @@ def _promise(privacy: Privacy, round_: RoundParameters, run: Run) -> list[Line]:
         (
             "noise",
             (
-                f"multiplier {setting.noise_multiplier:.4g}; metrics take {100 * setting.metrics_share:.2g} % of "
-                "the cost"
+                f"multiplier {setting.noise_multiplier:.4g}; metrics take "
+                f"{100 * setting.metrics_share:.2g} % of the cost"
             ),
         ),
         ("takes part", f"in {run.participations} of {run.rounds} rounds at most (spacing {privacy.spacing})"),
@@ -113,8 +113,9 @@ def _vector(round_: RoundParameters) -> list[Line]:
         (
             "update",
             (
-                f"{round_.setting.bits} bits for each of {block.size:,} coordinates, {size(words.packed_size)} up "
-                f"for a device ({100 * words.packed_size / plain:.0f} % of float32)"
+                f"{round_.setting.bits} bits for each of {block.size:,} coordinates, "
+                f"{size(words.packed_size)} up for a device "
+                f"({100 * words.packed_size / plain:.0f} % of float32)"
             ),
         ),
         (

@@ -70,17 +70,18 @@ def draw(
 
 
 def rounds_table(results: list[RoundResult], notes: Mapping[int, str]) -> Table:
-    """One row a round; "up" is what one device sent."""
+    """One row a round; "up" is what one device sent, "epsilon" what the run has cost by then."""
+    private = any(result.epsilon is not None for result in results)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("round", justify="right", no_wrap=True)
     table.add_column("result", no_wrap=True)
-    for name in ("in sum", "recovered", "loss", "accuracy", "time", "up"):
+    for name in ("in sum", "recovered", "loss", "accuracy", "time", "up", *["epsilon"] * private):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for result in results:
         # The one column that gives way, and by cutting, so that the screen keeps its height.
         remark = Text(notes.get(result.round, result.reason), **_ONE_LINE)
-        table.add_row(*_row(result), remark, style=_style(result))
+        table.add_row(*_row(result), *[decimal(result.epsilon)] * private, remark, style=_style(result))
     return table
 
 
@@ -125,6 +126,8 @@ def _open_round(status: RoundStatus | None) -> list[RenderableType]:
         f"   {status.invited} invited, {status.needed} needed{deadline}",
         **_ONE_LINE,
     )
+    if status.privacy != "none":
+        heading.append(f"   {status.privacy} privacy", style="dim")
     if status.reason:
         heading.append(f"   {status.reason}", style="red")
     return [heading, _phases(status.phase), _bars(status)]

@@ -21,6 +21,19 @@ PROGRAM = Program(
         *COMMON,
         Option("--data", "data.path", "the examples, an .npz file that never leaves the device", "FILE"),
         Option(
+            "--privacy-weakest",
+            "privacy.weakest",
+            "the weakest promise with which it takes part: none, central or distributed",
+            "MODE",
+        ),
+        Option(
+            "--privacy-epsilon",
+            "privacy.epsilon",
+            "all that its data may cost in its whole life; needs --privacy-weakest, too",
+            "EPSILON",
+            float,
+        ),
+        Option(
             "--upload-bytes-per-second",
             "upload_bytes_per_second",
             "how fast updates may leave, for a link that others need too",
