@@ -1,8 +1,8 @@
 """The shell of a round: feeds events to a pure half and carries out the effects it asks for.
 
-Outgoing effects (`Remember`, `Announce`, `Invite`, `Send`, `Say`) go through one queue in the order in which
-they were asked for, so that what must be durable first is. Everything else runs beside it and reports back
-with an event. The driver ends when the round is over and everything has left.
+Outgoing effects (`Remember`, `Charge`, `Announce`, `Invite`, `Send`, `Say`) go through one queue in the order
+in which they were asked for, so that what must be durable first is. Everything else runs beside it and
+reports back with an event. The driver ends when the round is over and everything has left.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from privacy.errors import PrivacyError
 from protocol.effects import (
     Announce,
+    Charge,
     Compute,
     Computed,
     ComputeFailed,
@@ -29,7 +30,7 @@ from runtime.clock import Clock
 from runtime.compute import Computer
 from secagg.errors import SecAggError
 
-DURABLE = Remember | Announce
+DURABLE = Remember | Charge | Announce
 """Nothing later leaves before these are done."""
 
 OUTGOING = DURABLE | Invite | Send | Say

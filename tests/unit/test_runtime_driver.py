@@ -20,6 +20,7 @@ from secagg.errors import ShareError
 ORDER = Order(1, 1, 1)
 DECISION = fx.Announce(RoundEnded(ORDER, "aborted", "", 0.0))
 REMEMBER = fx.Remember(ORDER)
+CHARGE = fx.Charge(ORDER, "distributed", 0.5)
 SAY = fx.Say(Accept(ORDER, bytes(32)))
 
 
@@ -102,6 +103,16 @@ async def test_nothing_overtakes_what_must_be_durable_first() -> None:
     await running
     assert tape.said.index(REMEMBER) < tape.said.index(SAY)
     assert tape.said.index(DECISION) < tape.said.index(send(2))
+
+
+async def test_an_update_is_offered_only_once_its_cost_is_durable() -> None:
+    tape = Tape(hold=(fx.Charge,))
+    running = asyncio.create_task(run(Script({fx.Begin: [CHARGE, SAY]}), tape, STOP))
+    await settled()
+    assert tape.said == []
+    tape.gate.set()
+    await running
+    assert tape.said == [CHARGE, SAY]
 
 
 async def test_many_messages_leave_side_by_side_but_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
