@@ -1,10 +1,10 @@
 """A second device, written from PROTOCOL.md alone: it shares no code with the first and reads as a reference.
 
-Top-down: the device and its round, frames and messages, graph, keys and shares, ring and masks. It has no
-clock, no transport and no training: `handle` takes a coordinator's frame and returns the frames to say.
+Top-down: the device and its round, frames and messages, graph, keys and shares; `second_vector` writes what
+it sends. It has no clock, no transport and no training: `handle` takes a coordinator's frame and returns the
+frames to say.
 """
 
-import hashlib
 import hmac
 import math
 import os
@@ -21,14 +21,25 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from numpy.typing import NDArray
+from second_vector import (
+    E,
+    H,
+    Message,
+    Trained,
+    Words,
+    add_mask,
+    cost,
+    encode,
+    enough_for_noise,
+    epsilon,
+    fits,
+    pack,
+    stream,
+)
 
-Message = dict[str, Any]
-Words = NDArray[np.unsignedinteger[Any]]
 DECISIONS = ("cohort", "share-set", "survivor-set", "confirmations")  # bound to T0, T1, T2, T3
 
 
@@ -41,20 +52,11 @@ def need(holds: object, why: str) -> None:
         raise Refused(why)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What training leaves: trained minus received weights, and what was counted on the way."""
-
-    delta: NDArray[np.float32]
-    examples: int
-    evaluated: int
-    loss_sum: float
-    correct: int
-
-
 @dataclass
 class SecondDevice:
-    """One device. `floor`, `gamma_floor` and `meets` are its own; `seen` is the newest order it entered."""
+    """One device. `floor`, `gamma_floor`, `meets` and `budget` (in zCDP, for life) are its own; `seen` is the
+    newest order it entered, `charged` what its rounds cost it.
+    """
 
     name: str
     key: Ed25519PrivateKey
@@ -65,6 +67,8 @@ class SecondDevice:
     floor: int = 3
     gamma_floor: float = 0.0
     meets: Collection[str] = ("idle", "charging", "unmetered")
+    budget: float = math.inf
+    charged: list[tuple[Sequence[int], float]] = field(default_factory=list)
     entropy: Callable[[int], bytes] = os.urandom
     seen: Sequence[int] = (0, 0, 0)
     round: "Round | None" = None
@@ -119,8 +123,8 @@ class Round:
             self.own.seen = self.order  # to be stored durably before anything is said
             trained = self.own.train()
             need(trained.examples >= self.manifest["eligibility"]["min_examples"], "too few examples")
-            self.vector = encode(trained, self.manifest, self.keys.encoding_key)
-        except (Refused, LookupError, TypeError) as why:
+            self.vector = encode(trained, self.manifest, self.links[0], self.keys.encoding_key)
+        except (Refused, LookupError, TypeError, ValueError, ArithmeticError) as why:
             return [self.leave(why)]
         accept = self.say("accept", self.links[0])
         keys = (public(self.keys.mask_private), public(self.keys.seal_private))
@@ -186,6 +190,7 @@ class Round:
         need(self.entry in message["members"], "our own entry altered")
         self.floor = max(manifest["min_cohort"], own.floor)
         need(self.floor <= len(names) <= manifest["max_cohort"], "a cohort too small or too large")
+        self.enough = enough_for_noise(manifest, len(names))
         self.neighbours, self.threshold = graph(
             own.name, names, self.links[1], manifest["secure_aggregation"]
         )
@@ -220,7 +225,7 @@ class Round:
     def subset(self, names: list[str], of: Collection[str]) -> list[str]:
         need(names == sorted(set(names)) and set(names) <= set(of), "not a sorted subset")
         need(self.own.name in names, "a set without us")
-        need(len(names) >= max(self.floor, self.threshold), "a set of too few")
+        need(len(names) >= max(self.floor, self.threshold, self.enough), "a set of too few")
         need(sum(name in names for name in self.neighbours) >= self.threshold, "too few neighbours in a set")
         return names
 
@@ -249,6 +254,8 @@ class Round:
             add_mask(self.vector, pair_mask, adding=self.own.name < name)
         metrics, update = self.vector
         self.upload = pack(metrics, update, self.manifest["secure_aggregation"]["bits"])
+        if self.manifest["noise"]:
+            self.own.charged.append((self.order, cost(self.manifest)))  # to be stored durably likewise
         return [self.say("upload-offer", t2, describe(self.upload))]
 
     def hold(self, shares: dict[str, bytes]) -> None:
@@ -301,7 +308,22 @@ def check_manifest(manifest: Message, fleet: str, own: SecondDevice) -> None:
     need(secure["corrupt_fraction"] >= own.gamma_floor, "too small a corrupt part")
     need(all(word in own.meets for word, wanted in asked.items() if wanted is True), "a condition not met")
     need(manifest["weights"][1] % 4 == 0, "weights that are no float32")
-    need(scale(manifest) * limit(secure) >= 8, "too many members for the ring")
+    need(fits(manifest), "too many members for the ring")
+    if manifest["noise"]:
+        check_cost(manifest, own)
+
+
+def check_cost(manifest: Message, own: SecondDevice) -> None:
+    """The label is no lower than what we count; we rest for as long as we are told; our own budget lasts."""
+    noise, order, spent = manifest["noise"], manifest["order"], cost(manifest)
+    need(noise["mode"] in ("distributed", "central"), "another mode of noise")
+    need(
+        epsilon(noise["participations"] * spent, noise["delta"]) <= noise["epsilon"] * (1 + 1e-6),
+        "an epsilon too low by our count",
+    )
+    rounds = [before[2] for before, _ in own.charged if list(before[:2]) == order[:2]]
+    need(not rounds or order[2] - rounds[-1] >= noise["spacing"], "another round so soon")
+    need(math.fsum(cost for _, cost in own.charged) + spent <= own.budget, "our privacy budget is spent")
 
 
 def fields(names: str, *shapes: Any) -> Message:
@@ -455,17 +477,8 @@ def below(x: int, n: int, marked: int, k: int) -> Fraction:
 # Keys and shares.
 
 
-def H(data: bytes) -> bytes:  # noqa: N802 - the protocol's letter, as D and E below
-    return hashlib.sha256(data).digest()
-
-
 def D(secret: bytes, salt: bytes, label: bytes | str, n: int = 32) -> bytes:  # noqa: N802
     return HKDF(SHA256(), n, salt, label.encode() if isinstance(label, str) else label).derive(secret)
-
-
-def E(*parts: bytes | str) -> bytes:  # noqa: N802
-    raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in raw)
 
 
 class Secrets:
@@ -514,54 +527,3 @@ def share(secret: bytes, points: dict[str, int], threshold: int, key: bytes) -> 
             values = [(value * point + one) % PRIME for value, one in zip(values, row, strict=True)]
         shares[name] = np.array(values, "<u4").tobytes()
     return shares
-
-
-# Ring and masks.
-
-
-def stream(key: bytes, size: int) -> bytes:
-    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(size))
-
-
-def limit(secure: Message) -> float:
-    return float(min(secure["coordinate_limit"] or secure["clip"], secure["clip"]))
-
-
-def scale(manifest: Message) -> float:
-    secure = manifest["secure_aggregation"]
-    return float(((2 ** (secure["bits"] - 1) - 1) / manifest["max_cohort"] - 1) / limit(secure))
-
-
-def encode(trained: Trained, manifest: Message, encoding_key: bytes) -> tuple[Words, Words]:
-    """Metrics words and update words: clip, cut, weigh, round up or down at random."""
-    secure, cap = manifest["secure_aggregation"], manifest["training"]["max_examples"]
-    delta, bound = trained.delta.astype(np.float64), limit(secure)
-    norm = float(np.linalg.norm(delta))
-    need(math.isfinite(norm + trained.loss_sum), "an update or a loss that is not finite")
-    clipped = norm > secure["clip"]
-    delta *= secure["clip"] / norm if clipped else 1.0
-    weight = min(trained.examples, cap) / cap
-    uniform = np.frombuffer(stream(encoding_key, 4 * delta.size), "<u4") / 2.0**32
-    update = np.floor(np.clip(delta, -bound, bound) * (weight * scale(manifest)) + uniform)
-    update = np.concatenate([update, np.zeros(4)])
-    count = max(trained.evaluated, cap)
-    loss = min(max(trained.loss_sum / manifest["training"]["loss_ceiling"], 0.0), trained.evaluated)
-    values = [weight, trained.evaluated / count, loss / count, trained.correct / count, clipped]
-    values = [*values, np.mean(np.abs(delta) > bound), 0, 0, 0, 0]
-    metrics = np.rint(np.array(values) * (PRIME // manifest["max_cohort"] - 1))
-    word = "<u1" if secure["bits"] <= 8 else "<u2" if secure["bits"] <= 16 else "<u4"
-    return metrics.astype(np.int64).astype("<u4"), update.astype(np.int64).astype(word)
-
-
-def add_mask(vector: Sequence[Words], key: bytes, *, adding: bool) -> None:
-    """Add or subtract a mask's stream, read as words of each block's width, in place."""
-    metrics, update = vector
-    mask = stream(key, metrics.nbytes + update.nbytes)
-    for block, words in ((metrics, mask[: metrics.nbytes]), (update, mask[metrics.nbytes :])):
-        (np.add if adding else np.subtract)(block, np.frombuffer(words, block.dtype), out=block)
-
-
-def pack(metrics: Words, update: Words, bits: int) -> bytes:
-    """The bytes on the wire: the least significant bit of the first word first."""
-    planes = update.astype(np.uint32)[:, None] >> np.arange(bits, dtype=np.uint32) & 1
-    return metrics.tobytes() + np.packbits(planes.astype(np.uint8), bitorder="little").tobytes()
