@@ -46,6 +46,11 @@ def spent_after(plan: Plan, ledger: PrivacyLedger, release: Release | None, numb
     return {"privacy": privacy.mode, "epsilon": epsilon(after.worst, privacy.delta), "delta": privacy.delta}
 
 
+def clip_now(plan: Plan, kept: float | None) -> float | None:
+    """The clip of a round, where it follows the updates: what the last one left; None where it is the plan's."""
+    return None if plan.privacy.adaptive_clipping.quantile is None else kept
+
+
 def next_clip(plan: Plan, clip: float, clipped_rate: float) -> float | None:
     """The clip of the next round, where it follows the updates; None where it stays the plan's."""
     rule = plan.privacy.adaptive_clipping

@@ -11,7 +11,14 @@ from coordinator.high_water import HighWaterMark, beyond
 from coordinator.ledger import Release, release_of
 from coordinator.model_store import ModelStore
 from coordinator.notices import Notices
-from coordinator.privacy_rules import limits_of, next_clip, next_rounds, release_of_kept, spent_after
+from coordinator.privacy_rules import (
+    clip_now,
+    limits_of,
+    next_clip,
+    next_rounds,
+    release_of_kept,
+    spent_after,
+)
 from coordinator.round_journal import JournaledRound
 from coordinator.round_replay import JournalMismatchError
 from coordinator.rounds import Desk, Round
@@ -338,7 +345,7 @@ class Run:
                 bundle=self._bundle_ref,
                 weights=self._weights_ref,
                 members=len(choice.invited),
-                clip=self._state.clip,
+                clip=clip_now(self._plan, self._state.clip),
                 shard=self._settings.shard,
             )
             encoding_of(manifest)
