@@ -47,7 +47,7 @@ def spent_after(plan: Plan, ledger: PrivacyLedger, release: Release | None, numb
 
 
 def clip_now(plan: Plan, kept: float | None) -> float | None:
-    """The clip of a round, where it follows the updates: what the last one left; None where it is the plan's."""
+    """The clip that the last round left, where it follows the updates; None where it is the plan's."""
     return None if plan.privacy.adaptive_clipping.quantile is None else kept
 
 
