@@ -308,7 +308,7 @@ class CoordinatorRound:
             case Sharing():
                 return self._enter(state.collecting(self._layout), now)
             case Collecting():
-                return [StopReceiving(), *self._enter(state.confirming(), now)]
+                return [StopReceiving(), *self._enter(Confirming.after(state), now)]
             case Confirming():
                 return self._enter(state.recovering(), now)
             case Recovering():

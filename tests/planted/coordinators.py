@@ -133,20 +133,20 @@ def share_set_of_the_whole_cohort(plant: Plant) -> None:
 
 @bug("I4", "The survivor set forgets the update that was added last.")
 def survivor_forgotten(plant: Plant) -> None:
-    def confirming(real: Any, self: Collecting) -> Any:
-        self.stored.popitem()
-        return real(self)
+    def after(real: Any, collected: Collecting) -> Any:
+        collected.stored.popitem()
+        return real(collected)
 
-    plant.instead(Collecting, "confirming", confirming)
+    plant.instead(Confirming, "after", after)
 
 
 @bug("I7", "The survivor set is the share set, whoever has uploaded.")
 def survivor_without_an_update(plant: Plant) -> None:
-    def confirming(real: Any, self: Collecting) -> Any:
-        self.stored.update(dict.fromkeys(self.members, b""))
-        return real(self)
+    def after(real: Any, collected: Collecting) -> Any:
+        collected.stored.update(dict.fromkeys(collected.members, b""))
+        return real(collected)
 
-    plant.instead(Collecting, "confirming", confirming)
+    plant.instead(Confirming, "after", after)
 
 
 @bug("I4", "The threshold is one too low, on both sides.")
