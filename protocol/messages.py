@@ -142,7 +142,7 @@ class Noise(Struct, frozen=True, forbid_unknown_fields=True):
         metrics_sigma_parts: as `sigma_parts`, on each metric.
         spacing: a device takes part at most once in so many rounds.
         participations: the most rounds of the run in which that lets one device take part.
-        epsilon: what so many rounds cost a device at most, at `delta`; devices hold the numbers to it.
+        epsilon: what so many rounds cost a device at most, at `delta`, >= 0; devices hold the numbers to it.
         delta: see `epsilon`.
     """
 
@@ -153,7 +153,7 @@ class Noise(Struct, frozen=True, forbid_unknown_fields=True):
     metrics_sigma_parts: SigmaParts
     spacing: Annotated[int, Meta(ge=1, lt=2**32)]
     participations: Annotated[int, Meta(ge=1, lt=2**32)]
-    epsilon: Annotated[float, Meta(gt=0.0, le=1e300)]
+    epsilon: Annotated[float, Meta(ge=0.0, le=1e300)]
     delta: Delta
 
 
