@@ -17,6 +17,8 @@ from privacy.errors import NoiseError
 from privacy.noise import MAX_SIGMA, SIGMA_PARTS, _Decisions, discrete_gaussian, sigma_in_parts
 
 DRAWS = 100_000
+MANY = 2_000_000
+"""Enough for chi-square to see a sigma that is wrong by one percent; a few seconds in all."""
 FALSE_ALARM = 1e-7
 DEVIATIONS = 5.5
 SIGMAS = [0.1, 0.5, 1.0, 3.24, 17.3, 1000.0, 2.0**20]
@@ -71,15 +73,37 @@ def chi_square_excess(noise: NDArray[np.int64], parts: int) -> float:
     return float(((counts - expected) ** 2 / expected).sum()) / critical
 
 
-@pytest.mark.parametrize("sigma", SIGMAS)
-def test_the_sample_fits_the_exact_distribution(sigma: float) -> None:
-    assert chi_square_excess(sample(sigma), sigma_in_parts(sigma)) < 1
+@pytest.mark.parametrize("sigma", [0.3, *SIGMAS[1:-1], 2.0**19])
+def test_the_sample_fits_the_exact_distribution_and_no_sigma_one_percent_off(sigma: float) -> None:
+    noise = sample(sigma, MANY)
+
+    assert chi_square_excess(noise, sigma_in_parts(sigma)) < 1
+    for wrong in (0.99, 1.01):
+        assert chi_square_excess(noise, sigma_in_parts(sigma * wrong)) > 1
 
 
-@pytest.mark.parametrize("sigma", [3.24, 1000.0, 2.0**19])
-def test_a_sigma_that_is_wrong_by_three_percent_would_be_seen(sigma: float) -> None:
-    for wrong in (0.97, 1.03):
-        assert chi_square_excess(sample(sigma), sigma_in_parts(sigma * wrong)) > 1
+def test_the_largest_sigma_fits_too_and_the_smallest_draws_nothing_but_zero() -> None:
+    """At sigma = 0.1 another number comes once in 10^21."""
+    assert chi_square_excess(sample(SIGMAS[-1]), sigma_in_parts(SIGMAS[-1])) < 1
+    assert not sample(SIGMAS[0]).any()
+
+
+@pytest.mark.parametrize("sigma", [1.0, 17.3, 1000.0])
+def test_a_mean_that_is_off_or_zeros_that_are_too_frequent_would_be_seen(sigma: float) -> None:
+    generator = np.random.default_rng(8)
+    right, parts = sample(sigma, MANY), sigma_in_parts(sigma)
+    moved = right + generator.poisson(sigma / 100, MANY)
+    silenced = np.where(generator.random(MANY) < 1 / 50, 0, right)
+
+    assert chi_square_excess(moved, parts) > 1
+    assert chi_square_excess(silenced, parts) > 1
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0])
+def test_rounded_continuous_noise_would_be_seen_where_it_differs(sigma: float) -> None:
+    rounded = np.rint(np.random.default_rng(8).normal(0, sigma, MANY)).astype(np.int64)
+
+    assert chi_square_excess(rounded, sigma_in_parts(sigma)) > 1
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
