@@ -164,7 +164,8 @@ def test_a_sum_that_no_honest_members_could_give_is_refused(encoding: NoisedEnco
     reach = 4 * math.sqrt(encoding.block.norm_squared) + 30 * math.sqrt(noises) * (math.sqrt(SIZE) + 8)
 
     encoding.decode(update, metrics, members=4, random_bytes=entropy())
-    update[0] = 1.2 * reach
+    update[:SIZE] = 0
+    update[0] = 1.01 * reach
     with pytest.raises(ImplausibleSumError, match="4 honest members"):
         encoding.decode(update, metrics, members=4, random_bytes=entropy())
 
