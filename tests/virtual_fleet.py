@@ -20,6 +20,7 @@ from protocol.certificates import FleetTrust, Role
 from protocol.chunks import BlobRef, describe
 from protocol.coordinator_round import CoordinatorRound
 from protocol.device_checks import DeviceContext
+from protocol.device_privacy import PrivacyStance
 from protocol.device_round import DeviceRound
 from protocol.errors import FedfleetError, PeerError
 from protocol.frames import open_coordinator_frame, open_device_frame, seal_frame
@@ -122,6 +123,7 @@ class VirtualFleet:
         seed: of updates, keys and the order of delivery.
         floor: every device's own minimum cohort.
         gamma_floor: every device's own floor of the assumed corrupt part.
+        stance: what every device insists on and has spent.
         manifest: see `manifest_for`.
     """
 
@@ -133,6 +135,7 @@ class VirtualFleet:
         seed: int = 1,
         floor: int = 3,
         gamma_floor: float = 0.0,
+        stance: PrivacyStance = PrivacyStance(),  # noqa: B008 - frozen
         **manifest: object,
     ) -> None:
         self.random = random.Random(seed)
@@ -152,6 +155,7 @@ class VirtualFleet:
         }
         self.floor = floor
         self.gamma_floor = gamma_floor
+        self.stance = stance
         self.manifest = manifest_for(size, members=devices, **manifest)  # type: ignore[arg-type]
         self.round = CoordinatorRound(
             self.manifest,
@@ -242,6 +246,7 @@ class VirtualFleet:
                 charging=True,
                 unmetered=True,
                 started=NOW,
+                privacy=self.stance,
             )
             device.round = DeviceRound(opened, context, Secret(self.entropy.bytes(32)))  # type: ignore[arg-type]
             self._device(name, fx.Begin())
