@@ -106,6 +106,7 @@ class Agent:
         self._rest_until = equipment.clock.now()
         self._coordinator: tuple[CoordinatorState, int] = ("offline", 0)
         self._newest = equipment.memory.seen
+        self._last_reason = ""
         self.refused = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -151,7 +152,7 @@ class Agent:
             version=version("fedfleet")[:32],
         )
         if self._task is None:
-            self._show("idle", conditions.why)
+            self._show("idle", self._last_reason or conditions.why)
         topic = self._with.topics.offer(self._with.device)
         try:
             await self._with.transport.publish(topic, seal_frame(self._with.identity, offer))
@@ -242,6 +243,7 @@ class Agent:
         self._participation = self._task = None
         round_ = participation.round
         self._rest_until = Seconds(self._with.clock.now() + round_.retry_after)
+        self._last_reason = round_.reason
         self._show("idle", round_.reason)
         if round_.reason:
             self._offer_now.set()

@@ -133,7 +133,7 @@ class DeviceStatus(Struct, frozen=True):
 
     Attributes:
         state: "idle" means on offer; "sleeping" not free, see why; "lost" by its last will.
-        why: in words.
+        why: in words; of an idle device why it left its last round, else what is not as free as it could be.
         boot: how often its agent has started; a will of an earlier boot says nothing of this one.
     """
 
