@@ -15,7 +15,7 @@ from real_fleet import CLOCK, ENTROPY, FLEET, PATIENCE, RealFleet
 from broker.address import BrokerAddress
 from broker.transport import ConnectionListener, Handler, Payload, Subscription, Transport
 from device_agent.app import Agent, equip
-from device_agent.settings import AgentSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, DataSettings, Floors, PrivacySettings
 from models.layout import Vector
 from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
@@ -202,14 +202,21 @@ class Puppet:
         name: of the device.
         number: of its vector and examples.
         address: where it finds the broker; the broker itself when None.
+        privacy: what its privacy may cost.
     """
 
     def __init__(
-        self, fleet: RealFleet, name: str, number: int, address: BrokerAddress | None = None
+        self,
+        fleet: RealFleet,
+        name: str,
+        number: int,
+        address: BrokerAddress | None = None,
+        *,
+        privacy: PrivacySettings = PrivacySettings(),  # noqa: B008 - frozen
     ) -> None:
         self.name = name
         self.worker = KnownWorker(number, 10 + number)
-        self._settings = _settings(fleet, name, address or fleet.broker.address)
+        self._settings = _settings(fleet, name, address or fleet.broker.address, privacy)
         self._stop = asyncio.Event()
         self._stack = AsyncExitStack()
 
@@ -237,7 +244,7 @@ class Puppet:
             await self._task
 
 
-def _settings(fleet: RealFleet, name: str, address: BrokerAddress) -> AgentSettings:
+def _settings(fleet: RealFleet, name: str, address: BrokerAddress, privacy: PrivacySettings) -> AgentSettings:
     folder = fleet.enrol(name)
     broker = BrokerSettings(
         urls=(f"mqtt://{address.host}:{address.port}",),
@@ -251,6 +258,7 @@ def _settings(fleet: RealFleet, name: str, address: BrokerAddress) -> AgentSetti
         state=folder / "state",
         data=DataSettings(folder / "data.npz"),
         floors=Floors(min_cohort=3),
+        privacy=privacy,
     )
 
 

@@ -12,8 +12,12 @@ def plan_text(
     min_cohort: int = 3,
     deadline: float = 60.0,
     aborted_in_a_row: int = 10,
+    tables: str = "",
 ) -> str:
-    """A plan for three classes that trains in milliseconds; every phase may last `deadline` seconds."""
+    """A plan for three classes that trains in milliseconds; every phase may last `deadline` seconds.
+
+    `tables` is TOML that is written behind the rest.
+    """
     names = ("inviting", "keying", "sharing", "collecting", "confirming", "recovering")
     phases = "\n".join(f"{name} = {deadline}" for name in names)
     return f"""
@@ -32,7 +36,7 @@ min_cohort = {min_cohort}
 [stopping]
 rounds = {rounds}
 aborted_in_a_row = {aborted_in_a_row}
-"""
+{tables}"""
 
 
 def examples(seed: int, count: int, features: int = 4) -> dict[str, NDArray[np.generic]]:
