@@ -160,7 +160,8 @@ def test_more_members_than_announced_to_the_accountant_make_no_noise_uncertain()
 
 
 IMPOSSIBLE = [
-    *((field, wrong) for field in ("scale", "epsilon", "delta") for wrong in (math.nan, math.inf, 0.0, -1.0)),
+    *((field, wrong) for field in ("scale", "epsilon", "delta") for wrong in (math.nan, math.inf, -1.0)),
+    *((field, 0.0) for field in ("scale", "delta")),
     *((field, wrong) for field in ("sigma_parts", "metrics_half") for wrong in (math.nan, 0, -1, 2**37)),
     *(("metrics_sigma_parts", wrong) for wrong in (0, 2**37)),
     *((field, wrong) for field in ("spacing", "participations") for wrong in (0, -1, 2**32)),
