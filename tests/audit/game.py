@@ -26,10 +26,11 @@ from privacy.encoding import LocalMetrics, MeanUpdate
 from privacy.noised_update import NoisedEncoding
 from privacy.rotation import rotate
 from protocol.coordinator_work import DecodeSum
-from protocol.device_privacy import check_noise, cost_of
+from protocol.device_privacy import check_noise
 from protocol.device_work import EncodeUpdate
 from protocol.ids import Order
 from protocol.messages import Manifest, Noise
+from protocol.noise_cost import promised_cost
 from protocol.phases import Phase
 from protocol.plan import Privacy, Training
 from protocol.vector import layout_of, noised_encoding
@@ -128,7 +129,7 @@ class Game:
     @property
     def rho(self) -> float:
         """What a run costs a device, by its own count."""
-        return self.noise.participations * cost_of(self.manifest)
+        return self.noise.participations * promised_cost(self.manifest)
 
     def run(self, *, inside: bool, masked: bool = False) -> Seen:
         """Play one run.
