@@ -37,6 +37,7 @@ from protocol.errors import FedfleetError, MisuseError
 from protocol.frames import seal_frame
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
 from protocol.messages import (
+    MAX_REASON,
     Grant,
     HighWater,
     Manifest,
@@ -136,8 +137,7 @@ class Run:
                 task.cancel()
             await asyncio.gather(rounds, *others, return_exceptions=True)
             if rounds.cancelled() or rounds.exception():
-                open_round = f"round {self._state.round} goes on with the next start" if self._half else ""
-                self._notices.show("offline", open_round)
+                self._notices.show("offline", self._why_offline(rounds))
             else:
                 self._notices.show("finished", rounds.result())
                 await self._notices.clear(keep=b"")
@@ -149,6 +149,12 @@ class Run:
             )
         if not rounds.cancelled():
             rounds.result()
+
+    def _why_offline(self, rounds: asyncio.Task[str]) -> str:
+        error = None if rounds.cancelled() else rounds.exception()
+        if isinstance(error, FedfleetError):
+            return str(error)[:MAX_REASON]
+        return f"round {self._state.round} goes on with the next start" if self._half else ""
 
     async def grant(self, device: DeviceId, blob: bytes, chunks: tuple[int, ...]) -> None:
         """Tell a device which chunks to send; what `UploadReceiver` asks for."""

@@ -191,6 +191,18 @@ spacing = 3
             assert all(len(charges(fleet, device.name)) == 1 for device in devices)
 
 
+async def test_a_plan_that_no_round_can_be_private_by_ends_the_run_and_says_what_to_change(
+    tmp_path: Path,
+) -> None:
+    async with RealFleet(tmp_path, plan=plan_text(tables=private(multiplier=1e4))) as fleet:
+        coordinator = await fleet.start_coordinator(start_when=3)
+        async with puppets(fleet, 3):
+            offline = await fleet.sees_coordinator("offline")
+            assert offline.why.startswith("a round of 3 devices is not possible: 16 bits at 15 parameters")
+            assert await coordinator.ended() == 2
+            assert fleet.results() == []
+
+
 async def test_a_device_that_has_spent_its_own_budget_says_so_and_the_others_go_on(tmp_path: Path) -> None:
     poor = PrivacySettings("distributed", epsilon(1.5 * rho_of(WEAK), DELTA), DELTA)
     async with RealFleet(tmp_path, plan=plan_text(rounds=3, tables=private())) as fleet:
