@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable
 _HALVINGS = 200
 """Bisection steps: enough to reach neighbouring floats from any bracket of positive numbers."""
 
+_SMOOTH = 0.5
+"""Levels of sigma from which on Proposition 14 of Kairouz, Liu, Steinke holds."""
+
 _BUDGET_MARGIN = 1e-6
 """Relative part of a target's rho that is not given out: covers rounding and the correction of sums."""
 
@@ -40,7 +43,8 @@ def round_rho(norm_squared: int, sigma: float, noises: int, size: int) -> float:
     """Cost of one sum: `min(D^2 / (2 m sigma^2) + tau d, (D / (sqrt(m) sigma) + tau sqrt(d))^2 / 2)`.
 
     Kairouz, Liu, Steinke 2021, Proposition 14. The sum of more than m noises is the sum of m plus something
-    independent, so m may be any number that is certainly reached.
+    independent, so m may be any number that is certainly reached. Below half a level the proposition is not
+    proven, and wrong: an odd sum of two is far less likely than an even one beside it. There m is 1.
 
     Args:
         norm_squared: D^2, the most a device's integer vector can have, >= 0, in levels squared.
@@ -51,6 +55,7 @@ def round_rho(norm_squared: int, sigma: float, noises: int, size: int) -> float:
     Returns:
         rho, at least the true one (rounded up).
     """
+    noises = noises if sigma >= _SMOOTH else 1
     tau = sum_correction(sigma, noises)
     ratio = norm_squared / (noises * sigma * sigma)
     added = ratio / 2 + tau * size

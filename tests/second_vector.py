@@ -277,6 +277,7 @@ def cost(manifest: Message) -> float:
 def block_cost(squared: int, sigma_parts: int, m: int, k: int) -> float:
     """In zCDP: k coordinates of a squared sensitivity, under the sum of m discrete Gaussians each."""
     variance = (sigma_parts / 2**16) ** 2
+    m = m if sigma_parts >= 2**15 else 1
     tau = 10 * math.fsum(math.exp(-2 * math.pi**2 * variance * j / (j + 1)) for j in range(1, m))
     apart, together = squared / (2 * m * variance) + tau * k, math.sqrt(squared / m / variance)
     return min(apart, (together + tau * math.sqrt(k)) ** 2 / 2)

@@ -93,6 +93,7 @@ def public_stream(t0: bytes, size: int) -> bytes:
 
 def block(squared: int, sigma_parts: int, honest: int, width: int) -> Decimal:
     """Proposition 14 of Kairouz, Liu, Steinke 2021 (arXiv 2102.06387)."""
+    honest = honest if sigma_parts >= 2**15 else 1  # where the proposition holds
     variance = (Decimal(sigma_parts) / 2**16) ** 2
     terms = ((-2 * PI**2 * variance * j / (j + 1)).exp() for j in range(1, honest))
     tau = 10 * sum(terms, Decimal(0))
