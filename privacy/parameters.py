@@ -39,6 +39,7 @@ MAX_INFLATION = 2.0
 WIDTHS = (8, 10, 12, 16, 20, 24, 32)
 
 _METRIC_WORD = 32
+_STEPS = 500  # of 5 %: from any multiplier of a plan to any other
 _LARGEST_SIGMA = MAX_SIGMA - 1.0
 """Levels: within the sampler's range after rounding."""
 
@@ -282,7 +283,7 @@ def _remedies(setting: Setting) -> Iterator[str]:
 
 def _possible_multiplier(setting: Setting) -> float | None:
     """The nearest noise multiplier, in steps of 5 % to both sides, that makes a setting possible."""
-    for step in range(1, 100):
+    for step in range(1, _STEPS):
         for factor in (1.05, 1 / 1.05):
             # A tenth of a step beyond, so that the number may be rounded for people.
             tried = (setting.noise_multiplier * factor**more for more in (step, step + 0.1))

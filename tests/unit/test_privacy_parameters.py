@@ -189,8 +189,16 @@ def test_too_much_noise_for_the_ring_names_a_possible_multiplier() -> None:
     assert round_parameters(replace(setting, noise_multiplier=error.noise_multiplier))
 
 
+def test_however_far_away_a_possible_multiplier_is_named() -> None:
+    setting = replace(MNIST, noise_multiplier=1e9, bits=32)
+    error = refusal(setting)
+
+    assert error.noise_multiplier is not None
+    assert round_parameters(replace(setting, noise_multiplier=error.noise_multiplier))
+
+
 def test_what_nothing_helps_says_so() -> None:
-    assert "use a smaller model" in str(refusal(replace(MNIST, noise_multiplier=1e9, bits=32)))
+    assert "use a smaller model" in str(ImpossiblePrivacyError("it does not fit", (), None))
 
 
 def test_at_the_least_noise_a_sum_is_as_good_as_one_gaussian() -> None:
