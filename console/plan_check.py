@@ -72,7 +72,7 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
 
     Args:
         path: of the plan file.
-        devices: on offer; None takes the fewest that make a full round.
+        devices: on offer; None takes the fewest that make full rounds, with rest between them.
 
     Raises:
         FedfleetError: a wrong value, a model that cannot be trained, or figures that do not fit together.
@@ -128,7 +128,9 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line
 def _cohort(plan: Plan, devices: int | None) -> int:
     """How many devices a round invites, by the coordinator's own rule."""
     chosen = plan.selection
-    fleet = devices or math.ceil((chosen.count or chosen.min_cohort) * chosen.over_selection)
+    # So many for each that is wanted: the others decline, or rest.
+    each = max(chosen.over_selection, plan.privacy.spacing)
+    fleet = devices or math.ceil((chosen.count or chosen.min_cohort) * each)
     offers = [Candidate(DeviceId(str(number)), charging=True, unmetered=True) for number in range(fleet)]
     choice = select(offers, chosen, lambda: 0.5, limits_of(plan, PrivacyLedger(), 1))
     if isinstance(choice, NotEnough):

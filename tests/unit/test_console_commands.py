@@ -110,6 +110,15 @@ def test_without_a_fleet_size_the_smallest_full_round_is_figured(plan: Path) -> 
     assert check_plan(plan, None).cohort == 5
 
 
+def test_with_spacing_a_full_round_leaves_the_others_to_rest(plan: Path) -> None:
+    chosen = plan.read_text().replace("fraction = 1.0 ", "count = 10 ")
+    plan.write_text(
+        chosen.replace("[privacy]", '[privacy]\nmode = "central"\ntarget_epsilon = 8.0\nspacing = 50')
+    )
+
+    assert check_plan(plan, None).cohort == 10
+
+
 def test_a_wrong_plan_names_file_key_value_and_fix(plan: Path) -> None:
     plan.write_text(plan.read_text().replace("batch_size = 16 ", "batch_size = -16"))
     result = fedfleet("plan", "check", plan)
