@@ -9,7 +9,7 @@ from privacy.errors import ImpossiblePrivacyError, QuantizationError
 from privacy.quantization import scale_for
 from protocol.errors import FedfleetError
 from protocol.noise import BITS_WITHOUT, noise_multiplier, ring_bits
-from protocol.plan import Plan, Privacy
+from protocol.plan import AdaptiveClipping, Plan, Privacy
 from runtime.tables import Problem, TableError, build
 
 
@@ -143,6 +143,13 @@ def _privacy(plan: Plan) -> Iterator[Problem]:
             )
             yield Problem("privacy.mode", text)
         return
+    rule = wanted.adaptive_clipping
+    if rule.quantile is None and rule != AdaptiveClipping():
+        text = (
+            "privacy.adaptive_clipping.quantile is missing, so the clip stays and the other keys do "
+            "nothing; write quantile = 0.5, or leave the table out"
+        )
+        yield Problem("privacy.adaptive_clipping.quantile", text)
     try:
         noise_multiplier(wanted, plan.stopping.rounds)
     except ImpossiblePrivacyError as error:

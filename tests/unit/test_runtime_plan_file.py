@@ -105,6 +105,16 @@ def test_a_plan_needs_only_a_model(tmp_path: Path) -> None:
             ),
         ),
         (
+            (
+                "[privacy]\nmode = 'central'\ntarget_epsilon = 4.0\n"
+                "[privacy.adaptive_clipping]\nlearning_rate = 0.5"
+            ),
+            (
+                "privacy.adaptive_clipping.quantile is missing, so the clip stays and the other keys do "
+                "nothing; write quantile = 0.5, or leave the table out"
+            ),
+        ),
+        (
             "[deadlines]\nmax_lifetime = 60",
             (
                 "deadlines.max_lifetime is 60.0, but the phases may take 520.0 s together; raise it to at "
