@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from coordinator.server_optimizer import ServerState
-from protocol.errors import MAX_CAUSE, FedfleetError
+from protocol.errors import MAX_CAUSE, FedfleetError, FrameError
 from protocol.frames import Frame
 from protocol.ids import Name, Order, UnixTime
 from protocol.messages import Message, decode_from_coordinator
@@ -123,9 +123,15 @@ def stored_message(frame: bytes, kind: type[_M]) -> _M:
     """What one of our own stored frames says.
 
     Raises:
-        DamagedStateError: it is damaged, or of another kind.
+        DamagedStateError: it is damaged, of another kind, or of a release that said it otherwise.
     """
-    message = decode_from_coordinator(decode_stored(frame, Frame).body)
+    try:
+        message = decode_from_coordinator(decode_stored(frame, Frame).body)
+    except FrameError as error:
+        raise DamagedStateError(
+            f"a stored {kind.__name__} cannot be read ({error}); start the release that wrote it, or choose "
+            "another state folder"
+        ) from error
     if not isinstance(message, kind):
         raise DamagedStateError(f"the state holds a {type(message).__name__} for a {kind.__name__}")
     return message

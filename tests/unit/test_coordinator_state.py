@@ -24,10 +24,11 @@ from coordinator.state import (
     StateRefusedError,
 )
 from coordinator.stopping import Outcome
-from coordinator.stored import Model, Opening, Recorded
+from coordinator.stored import DamagedStateError, Model, Opening, Recorded, stored_message
 from protocol.errors import FedfleetError
+from protocol.frames import Frame
 from protocol.ids import DeviceId, Order
-from protocol.messages import encode
+from protocol.messages import Manifest, encode
 from protocol.status import RoundResult, encode_status
 from runtime.blobs import BlobStore, MissingBlobError
 from runtime.journal import (
@@ -350,3 +351,10 @@ def test_a_folder_that_cannot_be_made_is_told_as_a_sentence(tmp_path: Path) -> N
 def test_the_errors_are_told_to_users_as_sentences() -> None:
     assert issubclass(OtherModelError, FedfleetError)
     assert HOME_FILE.startswith(".")
+
+
+def test_a_stored_message_of_another_release_says_what_to_do() -> None:
+    frame = msgspec.msgpack.encode(Frame("coordinator", b"", b"\x92\xa8manifest\x01", bytes(64)))
+
+    with pytest.raises(DamagedStateError, match=r"a stored Manifest cannot be read .* another state folder"):
+        stored_message(frame, Manifest)
