@@ -1,4 +1,4 @@
-"""What the privacy of this device's data has cost: a line for each round whose masked update may have left.
+"""What the privacy of this device's data has cost: a line for each noised round whose update may have left.
 
 A line is on the disk before the first byte of the update leaves, and it is never taken back: a device cannot
 verify that nothing was unmasked. The costs are zCDP and add up (`privacy.accounting.compose`).

@@ -2,12 +2,13 @@
 
 Every release of a run is rho-zCDP: the Renyi divergence of order a between the outputs with and without a
 device's contribution is at most rho * a, for all a > 1. The rho of releases add up, chosen adaptively or not
-(Bun and Steinke 2016, Lemma 2.3), so a ledger is one number. It becomes (epsilon, delta) only when a person
-wants to read it.
+(Bun and Steinke 2016, Lemma 2.3), so a ledger is one number; also where earlier results decide what a release
+costs, and a limit of the sum ends the run (Feldman and Zrnic 2021, arXiv 2008.11193). It becomes (epsilon,
+delta) only when a person wants to read it.
 
 Two conversions stand side by side. `epsilon` is a theorem for the discrete Gaussian. `gaussian_epsilon` reads
 the same rho as the continuous Gaussian mechanism, which has a closed form (Dong, Roth, Su 2022): a tight
-estimate, 1 to 10 % lower where delta is 1e-6 or less, published beside the first and never instead of it.
+estimate, 1 to 10 % lower where delta is 1e-6 or less, shown beside the first and never instead of it.
 
 No amplification by sampling is claimed: who is on offer is decided by the devices' own lives.
 """

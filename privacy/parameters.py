@@ -31,7 +31,7 @@ METRICS_TAIL = 16.0
 
 MIN_SIGMA = 2.0
 """Levels of noise a device adds at least: from here on the correction for summing discrete Gaussians is below
-1e-8 at 2^24 coordinates; at 1 it would be 2e3."""
+1e-8 at 2^24 coordinates; at 1 it would be 9e3."""
 
 MAX_INFLATION = 2.0
 """Most that rounding may multiply the sensitivity, and so the noise: beyond it wider words are cheaper."""
