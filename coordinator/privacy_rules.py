@@ -1,5 +1,6 @@
 """What the plan's privacy table means for the run: who may take part, what is told, the next clip."""
 
+from dataclasses import replace
 from typing import TypedDict
 
 from coordinator.ledger import UNLIMITED, Limits, PrivacyLedger, Release, release_of
@@ -20,19 +21,23 @@ class Spent(TypedDict, total=False):
     delta: float
 
 
-def next_rounds(plan: Plan, newest: int) -> range:
-    """Numbers that the next round may have.
+def next_rounds(limits: Limits) -> list[int]:
+    """Numbers that the next round may have: the one that follows, and each at which a device has rested.
 
     Rest is counted in rounds: where all devices on offer rest, numbers are left out, or nothing would go on.
+
+    Args:
+        limits: of the round that follows.
     """
-    return range(newest + 1, newest + 1 + plan.privacy.spacing)
+    rested = {account.last + limits.spacing for account in limits.ledger.accounts.values()}
+    return [limits.round, *sorted(number for number in rested if number > limits.round)]
 
 
 def limits_of(plan: Plan, ledger: PrivacyLedger, number: int) -> Limits:
     """Who may take part in a round of this number."""
     privacy = plan.privacy
     if privacy.mode == "none":
-        return UNLIMITED
+        return replace(UNLIMITED, round=number)
     budget = budget_of(privacy, plan.stopping.rounds)
     return Limits(ledger, budget.round, budget.run, number, privacy.spacing)
 

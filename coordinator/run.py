@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -269,9 +270,10 @@ class Run:
             wanted = 0 if self._state.round else self._settings.start_when or 0
             why = f"{len(candidates)} of {wanted} devices are on offer"
             if len(candidates) >= wanted:
-                for number in next_rounds(self._plan, self._state.round):
-                    limits = limits_of(self._plan, self._state.ledger, number)
-                    choice = select(candidates, self._plan.selection, self._chance, limits)
+                limits = limits_of(self._plan, self._state.ledger, self._state.round + 1)
+                for number in next_rounds(limits):
+                    at_number = replace(limits, round=number)
+                    choice = select(candidates, self._plan.selection, self._chance, at_number)
                     if isinstance(choice, Choice | BudgetSpent):
                         return number, choice
                     why = choice.reason

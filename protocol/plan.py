@@ -13,6 +13,9 @@ from msgspec import Meta, Struct, field, msgpack
 MAX_COHORT = 1024
 """Most members of one round: a cohort frame of so many still fits one MQTT packet."""
 
+MAX_SPACING = 100_000
+"""Longest rest, in rounds: where all rest so many numbers are left out, and devices refuse a jump of 2^20."""
+
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0.0)]
@@ -158,7 +161,7 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
     noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     delta: Delta = 1e-6
     metrics_share: Annotated[float, Meta(gt=0.0, le=0.5)] | None = None
-    spacing: Annotated[int, Meta(ge=1)] = 1
+    spacing: Annotated[int, Meta(ge=1, le=MAX_SPACING)] = 1
     adaptive_clipping: AdaptiveClipping = AdaptiveClipping()
 
 
