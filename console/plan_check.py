@@ -19,6 +19,7 @@ from privacy.errors import ImpossiblePrivacyError, PrivacyError
 from protocol.chunks import describe
 from protocol.errors import FedfleetError
 from protocol.ids import DeviceId, Order
+from protocol.noise import participations
 from protocol.plan import Plan
 from protocol.planned_round import planned_manifest
 from protocol.vector import encoding_of, layout_of, survivors_needed
@@ -80,9 +81,10 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
     plan = load_plan(path)
     artifact = build_artifact(plan, path.parent, seed=0)
     try:
-        cohort = _cohort(plan, devices)
+        fleet = devices or _full_fleet(plan)
+        cohort = _cohort(plan, fleet)
         privacy = privacy_lines(plan, len(artifact.weights), cohort)
-        return _figures(plan, artifact, cohort, privacy)
+        return _figures(plan, artifact, cohort, [*privacy, *_about_rest(plan, fleet)])
     except ImpossiblePrivacyError as error:
         raise PlanImpossibleError(f"{path}: {error}") from error
     except (PrivacyError, SecAggError) as error:
@@ -125,12 +127,30 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line
     )
 
 
-def _cohort(plan: Plan, devices: int | None) -> int:
+def _full_fleet(plan: Plan) -> int:
+    """The fewest devices that make full rounds: for each that is wanted some decline, or rest."""
+    chosen = plan.selection
+    each = max(chosen.over_selection, plan.privacy.spacing)
+    return math.ceil((chosen.count or chosen.min_cohort) * each)
+
+
+def _about_rest(plan: Plan, fleet: int) -> Sequence[Line]:
+    """A fleet that is too small to rest takes part more often than the budget was divided for."""
+    spacing, needed, rounds = plan.privacy.spacing, plan.selection.min_cohort, plan.stopping.rounds
+    most = fleet * participations(plan.privacy, rounds) // needed
+    if fleet >= spacing * needed or most >= rounds:
+        return ()
+    text = (
+        f"{fleet} devices are fewer than privacy.spacing {spacing} times selection.min_cohort {needed}: rest "
+        f"is cut short, and the budget ends the run after about {most} of {rounds} rounds; lower "
+        f"privacy.spacing to {fleet // needed}"
+    )
+    return (("warning", text),)
+
+
+def _cohort(plan: Plan, fleet: int) -> int:
     """How many devices a round invites, by the coordinator's own rule."""
     chosen = plan.selection
-    # So many for each that is wanted: the others decline, or rest.
-    each = max(chosen.over_selection, plan.privacy.spacing)
-    fleet = devices or math.ceil((chosen.count or chosen.min_cohort) * each)
     offers = [Candidate(DeviceId(str(number)), charging=True, unmetered=True) for number in range(fleet)]
     choice = select(offers, chosen, lambda: 0.5, limits_of(plan, PrivacyLedger(), 1))
     if isinstance(choice, NotEnough):

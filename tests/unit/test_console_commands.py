@@ -117,6 +117,14 @@ def test_with_spacing_a_full_round_leaves_the_others_to_rest(plan: Path) -> None
     )
 
     assert check_plan(plan, None).cohort == 10
+    assert not any("left out" in text for _, text in check_plan(plan, None).privacy)
+    assert check_plan(plan, 60).privacy[-1] == (
+        "warning",
+        (
+            "60 devices are fewer than privacy.spacing 50 times selection.min_cohort 5: rest is cut short, "
+            "and the budget ends the run after about 12 of 20 rounds; lower privacy.spacing to 12"
+        ),
+    )
 
 
 def test_a_wrong_plan_names_file_key_value_and_fix(plan: Path) -> None:
