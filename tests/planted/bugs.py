@@ -43,7 +43,7 @@ class Bug:
     Attributes:
         name: in words.
         what: is wrong, as a sentence.
-        breaks: the invariant of THREATS.md, "sum" or "stuck".
+        breaks: the invariant of THREATS.md or of `simulator.books`, "sum" or "stuck".
         plant: makes the mistake.
     """
 

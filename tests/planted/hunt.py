@@ -26,9 +26,9 @@ TABLE = Path(simulator.__file__).with_name("PLANTED.md")
 HEAD = """# Planted bugs
 
 Written by `scripts/simulate --planted`. Each line is a mistake that was put into the real programs
-(`tests/planted`), what it breaks (an invariant of THREATS.md, the sum, or that no round is stuck), the first
-seed of 0, 1, 2 … whose schedule showed it, what the oracle said then, and after how many virtual seconds. The
-same seeds find nothing in the programs as they are.
+(`tests/planted`), what it breaks (I1 to I7 of THREATS.md, P1 to P7 of `books.py`, the sum, or that no round
+is stuck), the first seed of 0, 1, 2 … whose schedule showed it, what the oracle said then, and after how many
+virtual seconds. The same seeds find nothing in the programs as they are.
 
 | bug | what is wrong | breaks | seed | the oracle said | s |
 |---|---|---|---|---|---|

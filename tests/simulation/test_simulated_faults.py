@@ -1,18 +1,30 @@
-"""A thousand schedules of faults, all that ever failed, and crashes at steps of a reference round."""
+"""A thousand schedules of faults, all that ever failed, and crashes at steps of reference rounds."""
 
 import os
 import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
-from simulator.campaign import crash_at_every_step, jobs, run_all, seeds, total
+from simulator.campaign import (
+    PRIVATE_REFERENCE,
+    REFERENCE,
+    crash_at_every_step,
+    jobs,
+    run_all,
+    seeds,
+    total,
+)
 from simulator.drawing import schedule_for
-from simulator.operations import COORDINATOR, Crash, Cut, Noise, Replay, Schedule, Slow
+from simulator.operations import COORDINATOR, Crash, Cut, DiskFull, Noise, Private, Replay, Schedule, Slow
 from simulator.shrinking import shrink
 from simulator.simulation import run_schedule
+
+from device_agent.memory import AgentMemory
+from protocol.ids import Order
 
 SEEDS = 1000
 CHUNK = 200
@@ -43,9 +55,18 @@ def test_what_failed_once_fails_no_more(file: Path) -> None:
     assert run_schedule(Schedule.from_json(file.read_bytes())).violation is None
 
 
-@pytest.mark.parametrize(("actor", "every"), [(COORDINATOR, 30), ("d2", 12)])
-def test_a_crash_before_any_step_of_a_round_does_no_harm(actor: str, every: int) -> None:
-    tally = total(run_all(jobs(crash_at_every_step(actor, every=every))))
+@pytest.mark.parametrize(
+    ("actor", "reference", "every"),
+    [
+        (COORDINATOR, REFERENCE, 30),
+        (COORDINATOR, PRIVATE_REFERENCE, 30),
+        ("d2", REFERENCE, 12),
+        ("d2", PRIVATE_REFERENCE, 6),
+    ],
+    ids=["coordinator", "coordinator-with-privacy", "device", "device-with-privacy"],
+)
+def test_a_crash_before_any_step_of_a_round_does_no_harm(actor: str, reference: Schedule, every: int) -> None:
+    tally = total(run_all(jobs(crash_at_every_step(actor, reference, every=every))))
     assert tally.failures == []
 
 
@@ -73,6 +94,41 @@ def test_a_quiet_round_commits_with_everybody() -> None:
     outcome = run_schedule(Schedule(seed=1, devices=7))
     assert outcome.violation is None
     assert (outcome.committed, outcome.aborted, outcome.faults) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["distributed", "central", "none"])
+def test_a_quiet_round_with_small_words_commits_with_everybody(mode: Any) -> None:
+    outcome = run_schedule(Schedule(seed=1, devices=7, privacy=Private(mode=mode, sketch=0.75)))
+    assert outcome.violation is None
+    assert (outcome.committed, outcome.aborted) == (1, 0)
+
+
+def test_a_device_whose_disk_refuses_the_charge_uploads_nothing() -> None:
+    full = DiskFull(start=7.0, seconds=8.0, actor="d2")  # it has remembered the round, and trains
+    schedule = Schedule(seed=1, training=4.0, privacy=Private(), operations=(full,))
+    refused: list[Order] = []
+    charge = AgentMemory.charge
+
+    def watched(memory: AgentMemory, order: Order, *cost: Any) -> None:
+        try:
+            charge(memory, order, *cost)
+        except OSError:
+            refused.append(order)
+            raise
+
+    with mock.patch.object(AgentMemory, "charge", watched):
+        outcome = run_schedule(schedule)
+    assert outcome.violation is None
+    assert refused == [Order(1, 1, 1)]
+    assert not any("publishes d2" in line and "/uploads/" in line for line in outcome.lines())
+
+
+def test_a_run_ends_when_too_few_can_pay_for_a_round() -> None:
+    late = Slow(start=200.0, device="d1", by=0.0)
+    schedule = Schedule(seed=1, devices=4, privacy=Private(spacing=2, rounds=2), operations=(late,))
+    outcome = run_schedule(schedule)
+    assert outcome.violation is None
+    assert outcome.committed == 1
 
 
 def test_a_schedule_survives_its_file() -> None:

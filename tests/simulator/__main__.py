@@ -7,7 +7,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from simulator.campaign import Failure, Job, Tally, crash_at_every_step, jobs, run_all, seeds, shrunk
+from simulator.campaign import (
+    PRIVATE_REFERENCE,
+    REFERENCE,
+    Failure,
+    Job,
+    Tally,
+    crash_at_every_step,
+    jobs,
+    run_all,
+    seeds,
+    shrunk,
+)
 from simulator.operations import COORDINATOR, Schedule
 from simulator.simulation import run_schedule
 
@@ -40,6 +51,7 @@ def _arguments() -> argparse.Namespace:
         choices=("coordinator", "device"),
         help="a reference round, killed before each step",
     )
+    parser.add_argument("--private", action="store_true", help="the reference round is one with privacy")
     parser.add_argument("--every", type=int, default=1, help="take only every so many steps")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--real-crypto-every", type=int, default=10, help="seeds that verify every signature")
@@ -58,7 +70,8 @@ def _work(arguments: argparse.Namespace) -> Iterator[Job]:
     if arguments.crash_every_step is None:
         return seeds(arguments.seeds, real_crypto_every=arguments.real_crypto_every)
     actor = COORDINATOR if arguments.crash_every_step == "coordinator" else "d2"
-    return jobs(crash_at_every_step(actor, every=arguments.every))
+    reference = PRIVATE_REFERENCE if arguments.private else REFERENCE
+    return jobs(crash_at_every_step(actor, reference, every=arguments.every))
 
 
 def _tell(line: str) -> None:

@@ -23,9 +23,11 @@ from models.training_calls import TrainResult
 from protocol.certificates import FleetTrust, Role
 from protocol.ids import DeviceId, Seconds, UnixTime
 from protocol.plan import (
+    AdaptiveClipping,
     Deadlines,
     Model,
     Plan,
+    Privacy,
     SecureAggregation,
     Selection,
     Stopping,
@@ -39,12 +41,13 @@ from runtime.entropy import SeededEntropy
 from runtime.identity import FleetAuthority, Identity
 from runtime.status_board import StatusBoard
 from simulator.loop import VirtualLoop
+from simulator.operations import FLOOR, Private
 
 NOW = UnixTime(1_700_000_000.0)
 FLEET = "simulated"
 MOST_DEVICES = 7
-FLOOR = 3
-"""Every device's own minimum cohort."""
+CLIP = 1.2
+"""Above the length of every update, which is 1, until an adaptive clip comes down."""
 
 MODEL = Model(catalog="logistic", parameters={"features": 3, "classes": 3})
 """Twelve parameters: room for seven devices, and for ones that must stay zero."""
@@ -193,13 +196,17 @@ def _signer(identity: Identity) -> Identity:
     return signer
 
 
-def plan(corrupt_fraction: float) -> Plan:
-    """A plan that never stops; every phase ends within a minute."""
+def plan(corrupt_fraction: float, private: Private | None = None) -> Plan:
+    """A plan that never stops, unless a private one does; every phase ends within a minute."""
+    wanted = private or Private(mode="none", rounds=10**9, bits=32, min_cohort=FLOOR)
     return Plan(
         model=MODEL,
         training=Training(max_examples=10),
-        selection=Selection(fraction=1.0, over_selection=1.0, min_cohort=FLOOR),
-        secure_aggregation=SecureAggregation(clip=2.0, corrupt_fraction=corrupt_fraction),
+        selection=Selection(fraction=1.0, over_selection=1.0, min_cohort=wanted.min_cohort),
+        secure_aggregation=SecureAggregation(
+            clip=CLIP, corrupt_fraction=corrupt_fraction, bits=wanted.bits, sketch=wanted.sketch
+        ),
+        privacy=_privacy(wanted),
         deadlines=Deadlines(
             inviting=10.0,
             keying=60.0,
@@ -209,7 +216,16 @@ def plan(corrupt_fraction: float) -> Plan:
             recovering=20.0,
             max_lifetime=600.0,
         ),
-        stopping=Stopping(rounds=10**9, aborted_in_a_row=10**9),
+        stopping=Stopping(rounds=wanted.rounds, aborted_in_a_row=10**9),
+    )
+
+
+def _privacy(wanted: Private) -> Privacy:
+    return Privacy(
+        mode=wanted.mode,
+        noise_multiplier=None if wanted.mode == "none" else wanted.multiplier,
+        spacing=wanted.spacing,
+        adaptive_clipping=AdaptiveClipping(wanted.quantile, learning_rate=1.0),
     )
 
 
@@ -238,6 +254,7 @@ class DeviceSetting:
         folder: of its state.
         seconds: how long training takes, asked each time.
         finite: whether its update is a number, asked each time.
+        begins: is told what a life begins with.
     """
 
     name: str
@@ -245,6 +262,7 @@ class DeviceSetting:
     folder: Path
     seconds: Callable[[], float]
     finite: Callable[[], bool]
+    begins: Callable[[AgentMemory], None]
 
 
 async def run_device(setting: DeviceSetting, life: Life) -> None:
@@ -258,6 +276,7 @@ async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipme
     identity, topics = cast().devices[setting.name], Topics(FLEET)
     memory = AgentMemory(setting.folder)
     memory.begin()
+    setting.begins(memory)
     will = encode_status(DeviceStatus("lost", boot=memory.boot))
     transport = life.connect(setting.name, Will(topics.device_status(DeviceId(setting.name)), will))
     async with Computer(workers=0) as computer:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from simulator.actors import cast
 from simulator.drawing import schedule_for
-from simulator.operations import Crash, Schedule
+from simulator.operations import Crash, Private, Schedule
 from simulator.shrinking import shrink
 from simulator.simulation import run_schedule
 from simulator.world import Outcome
@@ -178,16 +178,30 @@ def shrunk(failure: Failure) -> Schedule:
     return shrink(failure.schedule, fails)
 
 
-def crash_at_every_step(actor: str, *, every: int = 1, first: int = 1) -> Iterator[tuple[Schedule, bool]]:
+REFERENCE = Schedule(seed=0, devices=5, training=2.0)
+PRIVATE_REFERENCE = Schedule(seed=0, devices=5, training=2.0, privacy=Private(quantile=0.5))
+"""A round without faults, without and with privacy."""
+
+
+def crash_at_every_step(
+    actor: str, reference: Schedule = REFERENCE, *, every: int = 1, first: int = 1
+) -> Iterator[tuple[Schedule, bool]]:
     """A reference round, and the actor killed before each of its steps.
 
     Args:
         actor: who.
+        reference: the round.
         every: takes only every so many steps.
         first: of these steps.
     """
-    reference = Schedule(seed=0, devices=5, training=2.0)
     outcome = run_schedule(reference, real_crypto=False)
     for step in range(first, outcome.steps[actor] + 1, every):
-        crash = Crash(start=outcome.seconds, seconds=3.0, actor=actor, step=step, torn=step % 2 == 0)
+        crash = Crash(
+            start=outcome.seconds,
+            seconds=3.0,
+            actor=actor,
+            step=step,
+            torn=step % 2 == 0,
+            silent=step % 3 == 0,
+        )
         yield reference.with_operations([crash]), False

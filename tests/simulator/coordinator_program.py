@@ -12,6 +12,7 @@ import msgspec
 from broker.transport import Will
 from coordinator.evaluation import Evaluator
 from coordinator.fleet import Fleet
+from coordinator.ledger import Account
 from coordinator.model_store import ModelStore
 from coordinator.round_entries import UploadedEntry, decode_entry
 from coordinator.rounds import Desk
@@ -23,14 +24,16 @@ from coordinator.stored import Model, stored_message
 from protocol.effects import Commit
 from protocol.ids import Order
 from protocol.messages import Message
+from protocol.plan import Plan
 from protocol.status import CoordinatorStatus, RoundResult, encode_status
 from protocol.topics import Topics
 from runtime.compute import Computer
 from runtime.entropy import SeededEntropy
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
-from simulator.actors import FLEET, NO_BROKER, Life, cast, plan
-from simulator.oracle import Durable, Oracle
+from simulator.actors import FLEET, NO_BROKER, Life, cast
+from simulator.evidence import Durable
+from simulator.oracle import Oracle
 
 Commits = Callable[[Commit], Awaitable[None]]
 
@@ -42,13 +45,13 @@ class CoordinatorSetting:
     Attributes:
         folder: of its state.
         devices: to wait for before the first round.
-        corrupt_fraction: the plan's gamma.
+        plan: what to do.
         state: what the living program holds open.
     """
 
     folder: Path
     devices: int
-    corrupt_fraction: float
+    plan: Plan
     state: CoordinatorState | None = None
 
     def records(self, frame: bytes) -> bool:
@@ -74,6 +77,7 @@ async def run_coordinator(setting: CoordinatorSetting, life: Life, oracle: Oracl
     """The coordinator's program."""
     async with compose_coordinator(setting, life, oracle) as run:
         await run.run(asyncio.Event())
+        oracle.finishes(durable(typed("CoordinatorState", setting.state)))
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +86,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
     identity, topics = cast().coordinator, Topics(FLEET)
     will = Will(topics.coordinator_status, encode_status(CoordinatorStatus("lost", "0")))
     transport = life.connect(identity.name, will)
-    trust, artifact, rules = cast().trust(identity.name), cast().artifact, plan(setting.corrupt_fraction)
+    trust, artifact, rules = cast().trust(identity.name), cast().artifact, setting.plan
     async with contextlib.AsyncExitStack() as stack:
         state = CoordinatorState(
             setting.folder,
@@ -130,7 +134,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
 
 def _watched(commit: Commits, oracle: Oracle) -> Commits:
     async def watched(effect: Commit) -> None:
-        oracle.sums(effect.ended.order, effect.mean.mean, effect.survivors)
+        oracle.sums(effect.ended.order, effect.mean, effect.survivors)
         await commit(effect)
 
     return watched
@@ -145,13 +149,29 @@ def durable(state: CoordinatorState) -> Durable:
     """What a coordinator's disk says of its run."""
     rows = state.journal.select("read_run")
     if not rows:
-        return Durable(cast().artifact.weights, 0, 0)
+        return Durable(cast().artifact.weights)
     weights = msgspec.msgpack.decode(state._models.get(typed("bytes", rows[0][4])), type=Model).vector
     outcomes = state.journal.select("read_outcomes")
     results = [msgspec.json.decode(typed("str", row[4]), type=RoundResult) for row in outcomes]
     return Durable(
-        weights, sum(bool(row[0]) for row in outcomes), sum(one.result == "committed" for one in results)
+        weights,
+        sum(bool(row[0]) for row in outcomes),
+        sum(one.result == "committed" for one in results),
+        typed("float | None", rows[0][5]),
+        {
+            typed("str", device): Account(*typed("tuple[float, int, int]", account))
+            for device, *account in state.journal.select("read_accounts")
+        },
+        _over(state),
     )
+
+
+def _over(state: CoordinatorState) -> dict[Order, bool]:
+    """Rounds that are over, and whether they were committed; what no query of the program asks for."""
+    rows = state.journal._reader.execute(
+        "SELECT generation, epoch, number, committed FROM rounds WHERE committed IS NOT NULL"
+    )
+    return {Order(*order): bool(committed) for *order, committed in rows}
 
 
 def _settings(setting: CoordinatorSetting) -> CoordinatorSettings:

@@ -20,7 +20,14 @@ FULL: set[str] = set()
 """Actors whose disks are full."""
 
 
-def fsync(_file: int) -> None:
+SYNCED: dict[tuple[int, int], int] = {}
+"""Bytes of each file that are certainly on the disk, by device and inode."""
+
+_APPENDED = "*.jsonl"
+"""Files that only grow: what is behind their synced bytes is lost with the power, from any byte on."""
+
+
+def fsync(file: int) -> None:
     """Takes the place of `os.fsync`.
 
     Raises:
@@ -29,6 +36,8 @@ def fsync(_file: int) -> None:
     incarnation = CURRENT.get()
     if incarnation is not None and incarnation.actor in FULL:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    found = os.fstat(file)
+    SYNCED[found.st_dev, found.st_ino] = found.st_size
 
 
 def commit(connection: sqlite3.Connection, units: Sequence[Any]) -> None:
@@ -77,13 +86,37 @@ def copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
+def settle(folder: Path) -> None:
+    """What a folder holds has been on the disk for long."""
+    for file in folder.glob(_APPENDED):
+        SYNCED[_key(file)] = file.stat().st_size
+
+
+def durable(file: Path) -> bytes:
+    """What would be left of a file that only grows if the power failed now; nothing if it is not there."""
+    return file.read_bytes()[: SYNCED.get(_key(file), 0)] if file.exists() else b""
+
+
+def lose_power(folder: Path, chance: random.Random) -> None:
+    """Cut what was appended and not synced at any byte."""
+    for file in sorted(folder.glob(_APPENDED)):
+        content, kept = file.read_bytes(), len(durable(file))
+        if len(content) > kept:
+            overwrite(file, content[: kept + chance.randrange(len(content) - kept + 1)])
+
+
+def _key(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
+
+
 def tear(folder: Path, chance: random.Random) -> None:
     """What a write under way may leave: half a temporary file, and garbage behind what is appended to."""
     for file in sorted(folder.iterdir()):
         if file.suffix in {".json", ".msgpack"}:
             half = file.read_bytes()[: chance.randrange(file.stat().st_size + 1)]
             file.with_name(f".{file.name}.new").write_bytes(half)
-        if file.name.endswith(("-wal", ".log")):
+        if file.name.endswith(("-wal", ".log", ".jsonl")):
             with file.open("ab") as opened:
                 opened.write(chance.randbytes(1 + chance.randrange(200)))
 

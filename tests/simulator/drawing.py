@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from msgspec.structs import replace
 
 from simulator.operations import (
     BRIEF,
     COORDINATOR,
+    FLOOR,
     LONGEST_CRASH,
     AnyOperation,
     BrokerRestart,
@@ -20,6 +21,7 @@ from simulator.operations import (
     Lie,
     Malice,
     Noise,
+    Private,
     Replay,
     Restore,
     Schedule,
@@ -37,6 +39,13 @@ BRIEF_PART = 0.15
 
 AWAY = 700.0
 """Seconds of a coordinator after which no round can be gone on with."""
+
+PRIVATE_PART = 0.4
+"""Of the schedules: in these updates are rotated, and in most of them noised."""
+
+CHARGE_PART = 0.6
+CHARGE_STEPS = (130, 210)
+"""Steps of a device about its first charge."""
 
 COORDINATOR_STEPS = 1600
 DEVICE_STEPS = 500
@@ -57,7 +66,58 @@ def schedule_for(seed: int) -> Schedule:
         latency=chance.choice((0.01, 0.05, 0.3)),
         training=chance.choice((4.0, 10.0, 20.0)),
     )
-    return schedule.with_operations(_operations(chance, schedule.names))
+    schedule = replace(schedule, privacy=_privacy(random.Random(f"privacy/{seed}"), schedule))
+    operations = _operations(chance, schedule.names)
+    return schedule.with_operations([*operations, *_at_the_charge(schedule.with_operations(operations))])
+
+
+_FULL_COHORTS = {(5, 0.2): 4, (7, 1 / 3): 6}
+"""Fewest members, by devices and gamma, where certain noise takes more survivors than secrets do."""
+
+
+def _privacy(chance: random.Random, fleet: Schedule) -> Private | None:
+    """Drawn apart from the faults: these are the same with it and without."""
+    if chance.random() >= PRIVATE_PART:
+        return None
+    sketch = 0.75 if chance.random() < 0.2 else 1.0
+    mode: Any = chance.choices(("distributed", "central", "none"), (6, 3, 1))[0]
+    if mode == "none":
+        return Private(mode=mode, sketch=sketch)
+    return Private(
+        mode=mode,
+        multiplier=chance.choice((0.05, 0.2, 1.0)),
+        spacing=chance.choice((1, 1, 2)),
+        rounds=chance.choice((2, 1000, 1000, 1000)),
+        quantile=chance.choice((None, 0.5)),
+        bits=chance.choice((16, 16, 24)),
+        sketch=sketch,
+        min_cohort=_FULL_COHORTS.get((fleet.devices, fleet.corrupt_fraction), FLOOR),
+    )
+
+
+def _at_the_charge(schedule: Schedule) -> list[AnyOperation]:
+    """Part of the private schedules have a fault more, about when devices are charged and upload."""
+    chance = random.Random(f"charge/{schedule.seed}")
+    if schedule.privacy is None or schedule.is_brief or chance.random() >= CHARGE_PART:
+        return []
+    device = chance.choice(schedule.names)
+    kinds: list[AnyOperation] = [
+        DiskFull(start=round(3.0 + schedule.training * chance.random(), 3), seconds=15.0, actor=device),
+        Crash(
+            start=LATEST,
+            seconds=_while(chance),
+            actor=device,
+            step=chance.randint(*CHARGE_STEPS),
+            torn=chance.random() < 0.5,
+            silent=chance.random() < 0.5,
+        ),
+    ]
+    start, salt = _when(chance) / 2, chance.getrandbits(32)
+    if schedule.is_honest:
+        kinds.append(Malice(start=start, seconds=30.0, device=device, kind="garbage_upload", salt=salt))
+    if schedule.privacy.min_cohort > FLOOR:
+        kinds += 3 * [Lie(start=start, seconds=30.0, kind="survivor_set", victims=(device,))]
+    return [chance.choice(kinds)]
 
 
 def _operations(chance: random.Random, devices: Sequence[str]) -> list[AnyOperation]:

@@ -13,6 +13,10 @@ from msgspec import Struct
 COORDINATOR = "coordinator"
 
 
+FLOOR = 3
+"""Every device's own minimum cohort, and most plans'."""
+
+
 class Operation(
     Struct, frozen=True, tag=True, tag_field="operation", kw_only=True, forbid_unknown_fields=True
 ):
@@ -204,6 +208,30 @@ AnyOperation = (
 )
 
 
+class Private(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a plan's updates are written, where they are not written as they are.
+
+    Attributes:
+        mode: who adds noise.
+        multiplier: the plan's noise multiplier; of no meaning in mode "none".
+        spacing: a device takes part at most once in so many rounds.
+        rounds: committed rounds after which the run is over, which its budget pays for.
+        quantile: of adaptive clipping; None keeps the clip.
+        bits: of a word.
+        sketch: part of the coordinates that travels.
+        min_cohort: fewest members of a round.
+    """
+
+    mode: Literal["none", "distributed", "central"] = "distributed"
+    multiplier: float = 0.1
+    spacing: int = 1
+    rounds: int = 1000
+    quantile: float | None = None
+    bits: Literal[12, 16, 20, 24, 32] = 16
+    sketch: float = 1.0
+    min_cohort: int = FLOOR
+
+
 class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One simulation.
 
@@ -213,6 +241,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         corrupt_fraction: the plan's gamma.
         latency: typical virtual seconds of one hop.
         training: typical virtual seconds of training.
+        privacy: None is updates as they are, in a run without end.
         operations: the faults.
     """
 
@@ -221,6 +250,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     corrupt_fraction: float = 1 / 3
     latency: float = 0.05
     training: float = 3.0
+    privacy: Private | None = None
     operations: tuple[AnyOperation, ...] = ()
 
     @property

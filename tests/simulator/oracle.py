@@ -3,7 +3,8 @@
 The oracle reads every message that an honest program publishes, before a fault or a liar touches it, every
 mean before it is applied, and what the coordinator's disk holds whenever it starts. Device i trains by adding
 one to weight i, so mean times members holds ones for exactly the survivors: a 2 betrays an update counted
-twice, anything else a mask that did not cancel.
+twice, anything else a mask that did not cancel. Where updates are rotated or noised, the mean must be that of
+the integers that the survivors encoded (`vectors`); what privacy costs is in `books`.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from privacy.encoding import MeanUpdate
 from protocol.errors import FedfleetError
 from protocol.frames import Frame
 from protocol.ids import ORIGIN, Order
@@ -22,6 +24,7 @@ from protocol.messages import (
     Cohort,
     Confirmation,
     Confirmations,
+    Decline,
     Extension,
     Manifest,
     Message,
@@ -37,8 +40,12 @@ from protocol.messages import (
     decode_from_device,
     encode,
 )
+from protocol.plan import Plan
 from protocol.transcript import extend
+from simulator.books import Books, Costs, certain_noise
+from simulator.evidence import Disks, Durable
 from simulator.operations import COORDINATOR, Noise, Schedule
+from simulator.vectors import ENCODED, is_faithful, is_mean_of
 
 TOLERANCE = 1e-4
 """Of a one: quantising at 32 bits and float32 weights stay far below."""
@@ -53,7 +60,7 @@ class Violation(Exception):  # noqa: N818 - what it says of the program, not of 
     """An invariant did not hold.
 
     Attributes:
-        invariant: "I1" to "I7", "sum", "uncaught" or "stuck".
+        invariant: "I1" to "I7", "P1" to "P7", "sum", "uncaught" or "stuck".
         step: of the actor, or of nobody.
     """
 
@@ -63,47 +70,18 @@ class Violation(Exception):  # noqa: N818 - what it says of the program, not of 
         self.step = step
 
 
-@dataclass(frozen=True)
-class Durable:
-    """What the coordinator's disk says of its run.
-
-    Attributes:
-        weights: of the newest model, float32 (d,).
-        committed: rounds in its history that were committed.
-        results: committed rounds in its results.
-    """
-
-    weights: NDArray[np.float32]
-    committed: int
-    results: int
-
-
-@dataclass(frozen=True)
-class Disks:
-    """What is durable at the moment it is asked.
-
-    Attributes:
-        records: whether a frame of the coordinator is.
-        holds: whether an update is at the coordinator, by its hash.
-        entered: the newest round that a device remembers.
-    """
-
-    records: Callable[[bytes], bool]
-    holds: Callable[[bytes], bool]
-    entered: Callable[[str], Order]
-
-
 @dataclass
-class _Round:
-    manifest: Manifest
-    cohort: int = 0
+class _Round(Costs):
     sizes: dict[str, int] = field(default_factory=dict)
     sharers: set[str] = field(default_factory=set)
-    survivors: tuple[str, ...] = ()
     offered: dict[str, UploadOffer] = field(default_factory=dict)
     stored: set[bytes] = field(default_factory=set)
     confirmed: dict[bytes, set[str]] = field(default_factory=dict)
     ended: str = ""
+
+    def fewest(self, members: int) -> int:
+        """Survivors of a cohort of so many without whom no sum is unmasked."""
+        return max(self.threshold(members), self.manifest.min_cohort)
 
     def threshold(self, members: int) -> int:
         """Shares that recover a secret among so many members, all neighbours of each other."""
@@ -116,6 +94,7 @@ class Oracle:
 
     Args:
         schedule: what is done to it. Device i of it trains weight i.
+        plan: of the run.
         initial: the first model.
         disks: what is durable.
         step: says which step it is.
@@ -124,6 +103,7 @@ class Oracle:
     def __init__(
         self,
         schedule: Schedule,
+        plan: Plan,
         initial: NDArray[np.float32],
         disks: Disks,
         step: Callable[[], str],
@@ -139,9 +119,10 @@ class Oracle:
         self._first: dict[tuple[object, ...], object] = {}
         self._rounds: dict[Order, _Round] = {}
         self._initial = initial
-        self._sums: dict[Order, NDArray[np.float32]] = {}
+        self._sums: dict[Order, MeanUpdate] = {}
         self._kept: list[Order] = []
         self._sets: dict[bytes, tuple[str, ...]] = {}
+        self.books = Books(schedule, plan, self.fail, disks.ledger, self._rounds.get)
 
     def fail(self, invariant: str, what: str) -> None:
         """Note a violation; the simulation ends with the step."""
@@ -173,6 +154,8 @@ class Oracle:
                 self._acknowledges(stored)
             case Cohort() | ShareSet() | SurvivorSet() | Confirmations() | RoundEnded() as decision:
                 self._decides(decision, payload)
+            case Decline(reason=reason):
+                self.books.declines(life, reason)
             case RoundKeys() | SealedShares() | UploadOffer() | Confirmation() | Reveal() as answer:
                 if answer.order in self._rounds:
                     self._answers(life, found[0], answer, self._rounds[answer.order])
@@ -188,6 +171,10 @@ class Oracle:
             case UploadOffer(transcript=sharers):
                 self._goes_on(life, device, sharers, round_)
                 round_.offered[device] = said
+                self.books.offers(life, said, round_.manifest)
+                encoded = ENCODED.get((life, said.order))
+                if encoded is not None and not is_faithful(encoded):
+                    self.fail("sum", f"{life} has not encoded its update with the noise that it owes")
             case Confirmation(transcript=survivors):
                 self._goes_on(life, device, survivors, round_)
                 round_.confirmed.setdefault(survivors, set()).add(device)
@@ -210,9 +197,11 @@ class Oracle:
     def _goes_on(self, life: str, device: str, transcript: bytes, round_: _Round) -> None:
         """I4, as a device must hold a lying coordinator to it."""
         members = self._sets.get(transcript, ())
-        least = max(round_.threshold(round_.sizes[life]), round_.manifest.min_cohort)
-        if device not in members or len(members) < least:
+        cohort = round_.sizes[life]
+        if device not in members or len(members) < round_.fewest(cohort):
             self.fail("I4", f"{life} goes on with {', '.join(members) or 'nobody'}")
+        elif len(members) < certain_noise(round_.manifest, cohort):
+            self.fail("P5", f"{life} goes on with {', '.join(members)}, and too little noise is certain")
 
     def _acknowledges(self, stored: Stored) -> None:
         if stored.order not in self._rounds:
@@ -241,6 +230,11 @@ class Oracle:
         if manifest.order <= self.newest:
             self.fail("I6", f"round {manifest.order} is opened after {self.newest}")
         self.newest = max(self.newest, manifest.order)
+        if manifest.secure_aggregation.clip != self._clip():
+            self.fail(
+                "P6",
+                f"round {manifest.order} has clip {manifest.secure_aggregation.clip}, not {self._clip()}",
+            )
         self._rounds[manifest.order] = _Round(manifest)
 
     def _decides(self, decision: Any, payload: bytes) -> None:
@@ -255,9 +249,13 @@ class Oracle:
             return
         match decision:
             case Cohort(members=members):
-                round_.cohort = len(members)
-            case ShareSet(members=sharers) if not round_.sharers.issuperset(sharers):
-                self.fail("I7", f"the share set of round {decision.order} names one that did not share")
+                round_.members = len(members)
+            case ShareSet(members=sharers):
+                round_.shared = sharers
+                if not round_.sharers.issuperset(sharers):
+                    self.fail("I7", f"the share set of round {decision.order} names one that did not share")
+            case Confirmations():
+                round_.asked = True
             case SurvivorSet(members=survivors):
                 round_.survivors = survivors
                 self._enough(round_)
@@ -266,8 +264,11 @@ class Oracle:
 
     def _enough(self, round_: _Round) -> None:
         """I4: at least threshold and floor, and whoever was told that its update is stored."""
-        if len(round_.survivors) < max(round_.threshold(round_.cohort), round_.manifest.min_cohort):
-            self.fail("I4", f"{len(round_.survivors)} survivors of {round_.cohort} members are announced")
+        survivors, members = len(round_.survivors), round_.members
+        if survivors < round_.fewest(members):
+            self.fail("I4", f"{survivors} survivors of {members} members are announced")
+        elif survivors < certain_noise(round_.manifest, members):
+            self.fail("P5", f"{survivors} survivors of {members} members make too little noise certain")
         kept = {offer.blob.sha256: device for device, offer in round_.offered.items()}
         lost = {kept[blob] for blob in round_.stored if blob in kept} - set(round_.survivors)
         if lost:
@@ -276,7 +277,7 @@ class Oracle:
     def _ends(self, round_: _Round, result: str, reason: str) -> None:
         if round_.ended:
             return
-        round_.ended = result
+        round_.ended, round_.reason = result, reason
         order = round_.manifest.order
         if (
             self._schedule.is_brief
@@ -296,23 +297,36 @@ class Oracle:
 
     # What is summed.
 
-    def sums(self, order: Order, mean: NDArray[np.float32], survivors: int) -> None:
+    def sums(self, order: Order, mean: MeanUpdate, survivors: int) -> None:
         """The coordinator is about to apply a mean."""
         round_ = self._rounds[order]
         if survivors != len(round_.survivors):
             self.fail("I4", f"{survivors} are summed, {len(round_.survivors)} are announced")
-        expected = np.zeros(mean.size)
-        expected[[self._indices[name] for name in round_.survivors]] = 1.0
-        total = mean.astype(np.float64) * survivors
-        if not np.allclose(total, expected, rtol=0, atol=TOLERANCE * survivors):
+        if not self._is_sum(round_, mean):
+            total = mean.mean.astype(np.float64) * survivors
             self.fail(
                 "sum", f"round {order} of {', '.join(round_.survivors)} sums to {total.round(4).tolist()}"
             )
         offers = [round_.offered.get(name) for name in round_.survivors]
         if len({offer and offer.transcript for offer in offers}) != 1:
             self.fail("I7", f"the summed devices of round {order} did not agree on the share set")
-        if not np.array_equal(self._sums.setdefault(order, mean), mean):
+        before = self._sums.get(order, mean)
+        noise = round_.manifest.noise
+        if (noise is None or noise.mode != "central") and not np.array_equal(before.mean, mean.mean):
             self.fail("sum", f"round {order} is summed twice, with another result")
+        self._sums[order] = mean  # in central mode noise is drawn anew; the last is what is stored
+
+    def _is_sum(self, round_: _Round, mean: MeanUpdate) -> bool:
+        if self._schedule.privacy is not None:
+            order = round_.manifest.order
+            lives = [(name, f"{name}-clone") for name in round_.survivors]
+            found = [[ENCODED[one, order] for one in pair if (one, order) in ENCODED] for pair in lives]
+            return is_mean_of(mean, round_.manifest, found)
+        expected = np.zeros(mean.mean.size)
+        expected[[self._indices[name] for name in round_.survivors]] = 1.0
+        survivors = len(round_.survivors)
+        total = mean.mean.astype(np.float64) * survivors
+        return bool(np.allclose(total, expected, rtol=0, atol=TOLERANCE * survivors))
 
     # What is on the disk.
 
@@ -329,9 +343,21 @@ class Oracle:
             self.fail("I5", f"the model on the disk is not that of its {disk.committed} rounds")
         elif disk.results != disk.committed:
             self.fail("I5", f"{disk.results} results for {disk.committed} committed rounds")
+        elif disk.clip != (self._clip() if disk.committed and self.books.is_adaptive else None):
+            self.fail("P6", f"the next clip on the disk is {disk.clip}, not {self._clip()}")
+        self.books.balances(disk.accounts, disk.closed)
+
+    def finishes(self, disk: Durable) -> None:
+        """The run is over."""
+        self.finds(disk)
+        if not self.books.may_end(disk.accounts, disk.committed):
+            self.fail("stuck", f"the run ends after {disk.committed} rounds, with budget left")
+
+    def _clip(self) -> float:
+        return self.books.clip_after(self._sums[order].clipped_rate for order in self._kept)
 
     def _model(self, rounds: list[Order]) -> NDArray[np.float32]:
-        means = [self._sums[order] for order in rounds]
+        means = [self._sums[order].mean for order in rounds]
         return np.asarray(np.sum([self._initial, *means], axis=0), np.float32)
 
     def copies(self) -> int:

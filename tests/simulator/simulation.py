@@ -13,7 +13,7 @@ import structlog
 import broker.routing
 import protocol.device_work
 import protocol.frames
-from simulator import disk, logs
+from simulator import disk, logs, vectors
 from simulator.actors import SIGNED
 from simulator.operations import Schedule
 from simulator.world import Outcome, World
@@ -38,6 +38,7 @@ def _patched(folder: Path, *, real_crypto: bool) -> Iterator[None]:
         stack.enter_context(mock.patch("os.fsync", disk.fsync))
         stack.enter_context(mock.patch("tempfile.tempdir", str(folder)))
         stack.enter_context(mock.patch("runtime.journal._commit", disk.commit))
+        stack.enter_context(vectors.recorded())
         stack.enter_context(mock.patch("broker.routing.matches", _matches))
         stack.enter_context(mock.patch("protocol.coordinator_phases.collecting.SUM_INTERVAL", SUM_INTERVAL))
         stack.enter_context(mock.patch("coordinator.notices.version", return_value="0"))
@@ -65,4 +66,6 @@ def run_schedule(schedule: Schedule, *, real_crypto: bool = True) -> Outcome:
         SIGNED.clear()
         logs.FAILED.clear()
         disk.FULL.clear()
+        disk.SYNCED.clear()
+        vectors.ENCODED.clear()
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,18 +9,22 @@ from typing import Any
 
 from broker.transport import Delivery, Will
 from coordinator.run import OutrunError
+from device_agent.ledger import FILE as LEDGER_FILE
+from device_agent.ledger import Charge
 from device_agent.memory import AgentMemory
 from protocol.errors import FedfleetError
 from protocol.ids import Order
 from runtime.blobs import BlobError
 from simulator import disk, faults, logs
-from simulator.actors import DeviceSetting, Life, VirtualClock, Wall, cast, run_device
+from simulator.actors import DeviceSetting, Life, VirtualClock, Wall, cast, plan, run_device
+from simulator.books import charges_in
 from simulator.coordinator_program import CoordinatorSetting, durable, run_coordinator
+from simulator.evidence import Disks
 from simulator.liars import LyingCoordinator, MaliciousDevice
 from simulator.loop import CURRENT, Incarnation, VirtualLoop
 from simulator.network import Network, SimulatedTransport
 from simulator.operations import COORDINATOR, Crash, DiskFull, Schedule
-from simulator.oracle import Disks, Oracle, Violation
+from simulator.oracle import Oracle, Violation
 
 PATIENCE = 900.0
 """Virtual seconds after the last fault within which a round must commit: the rest of an open round, whose
@@ -120,15 +124,18 @@ class World:
         )
         self.actors = {name: self._actor(name, name) for name in (COORDINATOR, *schedule.names)}
         self.coordinator = CoordinatorSetting(
-            self.actors[COORDINATOR].folder, schedule.devices, schedule.corrupt_fraction
+            self.actors[COORDINATOR].folder,
+            schedule.devices,
+            plan(schedule.corrupt_fraction, schedule.privacy),
         )
         self.transports: dict[str, SimulatedTransport] = {}
-        disks = Disks(self.coordinator.records, self.coordinator.holds, self._entered)
-        self.oracle = Oracle(schedule, cast().artifact.weights, disks, self._step)
+        disks = Disks(self.coordinator.records, self.coordinator.holds, self._entered, self._charged)
+        self.oracle = Oracle(schedule, self.coordinator.plan, cast().artifact.weights, disks, self._step)
         self.liar = LyingCoordinator(self.oracle, self.fault)
         self.network.lie = self._arrives
         self.healed = float("inf")
         self._committed_before = 0
+        self._finished = False
 
     def _actor(self, name: str, identity: str) -> Actor:
         folder = self.folder / name
@@ -146,6 +153,9 @@ class World:
 
     def _entered(self, device: str) -> Order:
         return AgentMemory(self.actors[device].folder).seen
+
+    def _charged(self, device: str) -> list[Charge]:
+        return charges_in(disk.durable(self.actors[device].folder / LEDGER_FILE))
 
     def _step(self) -> str:
         incarnation = CURRENT.get()
@@ -179,7 +189,9 @@ class World:
         if self.loop.time() > self.healed + PATIENCE:
             self.oracle.fail("stuck", f"no round was committed in {PATIENCE:g} s without faults")
             return True
-        return self.oracle.committed > self._committed_before and self.healed < float("inf")
+        return self.healed < float("inf") and (
+            self._finished or self.oracle.committed > self._committed_before
+        )
 
     def _heal(self) -> None:
         """The last fault is over, once nobody waits for a step any more and everybody is up again."""
@@ -196,9 +208,23 @@ class World:
             self.oracle.fail("uncaught", failure)
         if self.oracle.violation is None and self.coordinator.state is not None:
             try:
-                self.oracle.finds(durable(self.coordinator.state))
+                found = durable(self.coordinator.state)
             except BlobError as error:
                 self.oracle.fail("I5", f"the newest model is lost: {type(error).__name__}")
+            else:
+                self.oracle.finds(found)
+        if self.oracle.violation is None:
+            self._audit()
+
+    def _audit(self) -> None:
+        """What the devices have paid, all lives of each together."""
+        paid: dict[str, list[Charge]] = {name: [] for name in self.schedule.names}
+        for actor in self.actors.values():
+            if actor.name != COORDINATOR:
+                charges = AgentMemory(actor.folder).ledger.charges
+                self.oracle.books.begins(actor.name, charges)
+                paid[actor.identity] += charges
+        self.oracle.books.compares(paid)
 
     # Lives.
 
@@ -232,6 +258,7 @@ class World:
                 actor.folder,
                 lambda: self.schedule.training * (0.5 + actor.chance.random()) + actor.slow,
                 lambda: actor.malice is None or actor.malice.finite,
+                lambda memory: self.oracle.books.begins(actor.name, memory.ledger.charges),
             ),
             life,
         )
@@ -247,6 +274,8 @@ class World:
             return
         self.kill(actor, silent=crash.silent)
         self.fault("crashes", actor.name, actor.steps)
+        if crash.silent:
+            disk.lose_power(actor.folder, actor.chance)
         if crash.torn:
             disk.tear(actor.folder, actor.chance)
         self.loop.call_later(max(crash.seconds, 0.1), self.start, actor, context=Context())
@@ -265,13 +294,16 @@ class World:
             self.loop.call_soon(lambda: self.network.vanish(transport, silent=silent), context=Context())
 
     def _ended(self, actor: Actor, incarnation: Incarnation, task: Any) -> None:
-        """A program ended by itself: only for want of disk may it, or because its state was rolled back."""
+        """A program ended by itself: its run is over, its disk is full, or its state was rolled back."""
         if actor.incarnation is not incarnation:
             return
         error = task.exception()
         self.kill(actor)
         self.note("ends", actor.name, type(error).__name__)
-        if isinstance(error, OutrunError) or (self._had_full_disk(actor) and _is_disk(error)):
+        if error is None and actor.name == COORDINATOR:
+            self._finished = self.healed < float("inf")
+            self.loop.call_later(COME_BACK, self.start, actor)
+        elif isinstance(error, OutrunError) or (self._had_full_disk(actor) and _is_disk(error)):
             self.loop.call_later(COME_BACK, self.start, actor)
         else:
             self.oracle.fail("uncaught", f"{actor.name} ended: {error!r}")
@@ -289,6 +321,7 @@ class World:
         name = f"{device}-clone"
         actor = self.actors[name] = self._actor(name, device)
         disk.roll_back(actor.folder, self.actors[device].folder)
+        disk.settle(actor.folder)
         self.start(actor)
 
     def end_clone(self, device: str) -> None:
@@ -311,6 +344,8 @@ class World:
         self.note("publishes", actor.name, topic, payload)
         if topic.startswith("fl/"):
             return None
+        if "/uploads/" in topic:
+            self.oracle.books.sends(actor.name, payload)
         self.oracle.said(actor.name, payload)
         if actor.malice is None:
             return None
