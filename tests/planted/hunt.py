@@ -15,6 +15,7 @@ from simulator.world import Outcome
 import planted.coordinators
 import planted.deliveries
 import planted.devices
+import planted.prices
 import planted.states  # noqa: F401 - each adds its bugs to the list
 from planted.bugs import BUGS
 
