@@ -17,7 +17,6 @@ from models.engines import available_engines
 from models.training_process import TrainingWorker
 from protocol.certificates import FleetTrust, Role
 from protocol.device_checks import DeviceContext, check_generation, check_order
-from protocol.device_privacy import PrivacyStance
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Seconds
@@ -210,23 +209,13 @@ class Agent:
             charging=conditions.charging,
             unmetered=conditions.unmetered,
             started=self._with.clock.unix(),
-            privacy=self._stance(),
+            privacy=self._with.stance,
         )
         if self._participation is not None:
             self._participation.leave("a newer round has begun")
         self._participation = Participation(self._with, invitation, context)
         self._task = asyncio.create_task(self._take_part(self._participation, previous))
         self._task.add_done_callback(_report)
-
-    def _stance(self) -> PrivacyStance:
-        settings, ledger = self._with.settings.privacy, self._with.memory.ledger
-        return PrivacyStance(
-            weakest=settings.weakest,
-            budget=settings.epsilon,
-            delta=settings.delta,
-            spent=ledger.spent,
-            last=ledger.last.order if ledger.last else None,
-        )
 
     async def _take_part(self, participation: Participation, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:

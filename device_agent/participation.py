@@ -5,18 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from broker.transport import Delivery, Transport, TransportError
 from device_agent.artifacts import ArtifactCache
 from device_agent.memory import AgentMemory
 from device_agent.settings import AgentSettings
-from models.errors import TrainingFailedError
+from models.errors import DIVERGED, TrainingFailedError
 from models.training_process import TrainingWorker
 from privacy.encoding import LocalMetrics
 from privacy.parameters import Mode
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.device_checks import DeviceContext
+from protocol.device_privacy import PrivacyStance, privacy_objection
 from protocol.device_round import DeviceRound
 from protocol.effects import (
     Begin,
@@ -77,6 +79,18 @@ class Equipment:
     def device(self) -> DeviceId:
         """This device."""
         return DeviceId(self.identity.name)
+
+    @property
+    def stance(self) -> PrivacyStance:
+        """What the device insists on now, and what it has spent."""
+        privacy, ledger = self.settings.privacy, self.memory.ledger
+        return PrivacyStance(
+            weakest=privacy.weakest,
+            budget=privacy.epsilon,
+            delta=privacy.delta,
+            spent=ledger.spent,
+            last=ledger.last.order if ledger.last else None,
+        )
 
 
 class Participation:
@@ -180,6 +194,11 @@ class Participation:
             self.leave(in_words(error))
 
     async def _charge(self, order: Order, mode: Mode, rho: float) -> None:
+        objection = privacy_objection(self.round.manifest, self._with.stance)
+        if objection:  # the round before this one was charged after this one's invitation was judged
+            self._mute = True
+            self.leave(objection)
+            return
         try:
             unix = self._with.clock.unix()
             await asyncio.to_thread(self._with.memory.charge, order, mode, rho, unix)
@@ -225,12 +244,21 @@ class Participation:
         except TrainingFailedError as error:
             # The cause may quote the data or its path; the coordinator is told the kind alone.
             self._log.warning("training_failed", kind=error.kind, cause=str(error))
+            if error.kind == DIVERGED:
+                return self._nothing_learned(initial, f"training failed: {error.kind}")
             return DeviceFailed(f"training failed: {error.kind}")
         if result.examples < effect.min_examples:
-            return DeviceFailed("too few examples")
+            return self._nothing_learned(initial, "too few examples")
         self._log.info("trained", examples=result.examples, seconds=round(result.seconds, 3))
         metrics = LocalMetrics(result.examples, result.evaluated, result.loss_sum, result.correct)
         return Trained(initial, np.frombuffer(result.weights, "<f4"), metrics)
+
+    def _nothing_learned(self, initial: NDArray[np.float32], reason: str) -> DeviceEvent:
+        """Leave for a reason that the data gave; where noise hides them, contribute zeros instead."""
+        if self.round.manifest.noise is None:
+            return DeviceFailed(reason)
+        self._log.warning("contributes_zeros", reason=reason)
+        return Trained(initial, initial, LocalMetrics(examples=0, evaluated=0, loss_sum=0.0, correct=0))
 
     def _uploader_for(self, ref: BlobRef, data: bytes) -> Uploader:
         return Uploader(

@@ -24,6 +24,10 @@ class EngineUnavailableError(FedfleetError):
     """No training engine for this bundle runs on this machine."""
 
 
+DIVERGED = "diverged"
+"""The kind of failure in which the weights or the loss are not finite any more."""
+
+
 class TrainingFailedError(FedfleetError):
     """Training or evaluation did not finish.
 

@@ -4,11 +4,10 @@ The chain of Kairouz, Liu, Steinke 2021 (arXiv 2102.06387): clip → rotate → 
 sensitivity → noise → ring. In "distributed" mode each device adds its part of the noise before masking, so
 nobody ever sees a sum without it; in "central" mode a coordinator that is trusted to adds all of it.
 
-The metrics block is small, neither rotated nor rounded at random: each value v in [0, 1] is written as
-`round((2 v - 1) h)`, centred because replacing a contribution by zero then costs half as much. It has
-noise of its own. Unit of privacy, neighbours and cost: `privacy.parameters`.
+The metrics block has noise of its own. Unit of privacy, neighbours and cost: `privacy.parameters`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,9 +22,8 @@ from privacy.encoding import (
     MeanUpdate,
     UpdateEncoding,
     check_delta,
-    check_loss,
 )
-from privacy.errors import ImplausibleSumError
+from privacy.errors import ImplausibleSumError, NotFiniteError
 from privacy.noise import SIGMA_PARTS, discrete_gaussian
 from privacy.parameters import Mode, NoisedBlock, cost
 from privacy.quantization import Integers, RandomBytes
@@ -78,10 +76,16 @@ class NoisedEncoding(UpdateEncoding):
     def encode(
         self, delta: NDArray[np.float32], local: LocalMetrics, random_bytes: RandomBytes
     ) -> EncodedUpdate:
-        """See `UpdateEncoding.encode`; in distributed mode with this device's noise."""
+        """See `UpdateEncoding.encode`; in distributed mode with this device's noise.
+
+        An update or a loss that is not finite is no error here: to stay away because of it would tell of the
+        data what no noise hides. It counts as a clipped update of zeros, and as the highest loss.
+        """
         check_delta(delta, self.block.size)
-        check_loss(local.loss_sum)
-        bounded, clipped = clip_l2(delta, self.block.clip)
+        try:
+            bounded, clipped = clip_l2(delta, self.block.clip)
+        except NotFiniteError:
+            bounded, clipped = np.zeros_like(delta), True
         levels, _ = self.block.encode(bounded, 1.0, random_bytes)
         metrics = self._encode_metrics(local, clipped=clipped)
         if self.mode == "distributed":
@@ -124,8 +128,9 @@ class NoisedEncoding(UpdateEncoding):
 
     def _encode_metrics(self, local: LocalMetrics, *, clipped: bool) -> Integers:
         evaluated = local.evaluated
+        loss = local.loss_sum if math.isfinite(local.loss_sum) else math.inf
         values = {
-            "loss": local.loss_sum / self.loss_ceiling / evaluated if evaluated else _UNKNOWN,
+            "loss": loss / self.loss_ceiling / evaluated if evaluated else _UNKNOWN,
             "accuracy": local.correct / evaluated if evaluated else _UNKNOWN,
             "clipped": float(clipped),
         }

@@ -122,7 +122,9 @@ class Round:
             check_manifest(self.manifest, self.fleet, self.own)
             self.own.seen = self.order  # to be stored durably before anything is said
             trained = self.own.train()
-            need(trained.examples >= self.manifest["eligibility"]["min_examples"], "too few examples")
+            if trained.examples < self.manifest["eligibility"]["min_examples"]:
+                need(self.manifest["noise"], "too few examples")
+                trained = Trained(np.zeros_like(trained.delta), 0, 0, 0.0, 0)
             self.vector = encode(trained, self.manifest, self.links[0], self.keys.encoding_key)
         except (Refused, LookupError, TypeError, ValueError, ArithmeticError) as why:
             return [self.leave(why)]

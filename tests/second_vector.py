@@ -80,10 +80,12 @@ def encode(trained: Trained, manifest: Message, t0: bytes, encoding_key: bytes) 
     secure, noise, draws = manifest["secure_aggregation"], manifest["noise"], Stream(encoding_key)
     delta, cap = trained.delta.astype(np.float64), manifest["training"]["max_examples"]
     norm = float(np.linalg.norm(delta))
-    if not math.isfinite(norm + trained.loss_sum):
+    if not noise and not math.isfinite(norm + trained.loss_sum):
         raise ValueError("an update or a loss that is not finite")
+    if not math.isfinite(norm):
+        delta, norm = np.zeros_like(delta), math.inf
     clipped, weight, cut = norm > secure["clip"], min(trained.examples, cap) / cap, 0.0
-    delta *= secure["clip"] / norm if clipped else 1.0
+    delta *= secure["clip"] / norm if clipped else 1.0  # 0 of an infinite one
     if is_rotated(manifest):
         update = rotated_words(delta * (1.0 if noise else weight), manifest, t0, draws)
     else:
@@ -150,8 +152,10 @@ def noised_values(trained: Trained, manifest: Message) -> tuple[float, float]:
     """Mean loss, as part of the ceiling, and accuracy."""
     if not trained.evaluated:
         return 0.5, 0.5
-    loss = trained.loss_sum / manifest["training"]["loss_ceiling"]
-    return loss / trained.evaluated, trained.correct / trained.evaluated
+    loss = trained.loss_sum if math.isfinite(trained.loss_sum) else math.inf
+    return loss / manifest["training"][
+        "loss_ceiling"
+    ] / trained.evaluated, trained.correct / trained.evaluated
 
 
 def add_mask(vector: Sequence[Words], key: bytes, *, adding: bool) -> None:

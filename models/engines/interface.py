@@ -13,7 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.bundle import BundleManifest
-from models.errors import DatasetError, TrainingFailedError
+from models.errors import DIVERGED, DatasetError, TrainingFailedError
 from models.layout import Vector
 from protocol.plan import Training
 
@@ -148,4 +148,4 @@ def count_correct(manifest: BundleManifest, output: NDArray[np.float32], y: Exam
 def check_trained(weights: Vector, loss: float) -> None:
     """Refuse the result of a training that ran away."""
     if not (math.isfinite(loss) and np.isfinite(weights).all()):
-        raise TrainingFailedError("diverged", "NaN or infinity after training; lower training.learning_rate")
+        raise TrainingFailedError(DIVERGED, "NaN or infinity after training; lower training.learning_rate")

@@ -191,6 +191,19 @@ spacing = 3
             assert all(len(charges(fleet, device.name)) == 1 for device in devices)
 
 
+async def test_who_has_too_few_examples_contributes_zeros_and_nobody_can_tell(tmp_path: Path) -> None:
+    picky = private() + "[selection.eligibility]\nmin_examples = 1000\n"
+    async with RealFleet(tmp_path, plan=plan_text(rounds=1, tables=picky)) as fleet:
+        await fleet.start_coordinator(start_when=3)
+        async with puppets(fleet, 3) as devices:
+            await fleet.sees_coordinator("finished")
+            (result,) = fleet.results()
+            assert (result.result, result.survivors) == ("committed", 3)
+            assert all(puppet.worker.examples < 1000 for puppet in devices)
+            # A device that says nothing of itself tells the middle of every range.
+            assert (result.accuracy or 0.0) == pytest.approx(0.5, abs=0.2)
+
+
 async def test_a_plan_that_no_round_can_be_private_by_ends_the_run_and_says_what_to_change(
     tmp_path: Path,
 ) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from privacy.blocks import RotatedBlock
 from privacy.encoding import EncodedUpdate, LocalMetrics
-from privacy.errors import ImplausibleSumError, MaskMismatchError, NotFiniteError
+from privacy.errors import ImplausibleSumError, MaskMismatchError
 from privacy.noise import SIGMA_PARTS
 from privacy.noised_update import NoisedEncoding
 from privacy.parameters import NoisedBlock, cost
@@ -180,13 +180,19 @@ def test_what_cannot_be_a_sum_is_refused() -> None:
         DISTRIBUTED.decode(update[1:], metrics, members=1, random_bytes=entropy())
 
 
-def test_what_cannot_be_an_update_stops_the_device() -> None:
+def test_an_update_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="300 parameters"):
         DISTRIBUTED.encode(np.zeros(4, np.float32), COUNTED, entropy())
-    with pytest.raises(NotFiniteError, match="the update"):
-        DISTRIBUTED.encode(np.full(SIZE, np.inf, np.float32), COUNTED, entropy())
-    with pytest.raises(NotFiniteError, match="the loss"):
-        DISTRIBUTED.encode(update_of(), LocalMetrics(1, 1, math.nan, 0), entropy())
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_zeros_and_the_highest_loss(wrong: float) -> None:
+    """To stay away because of it would tell of the data without noise."""
+    local = LocalMetrics(examples=9, evaluated=4, loss_sum=wrong, correct=4)
+    encoded = CENTRAL.encode(np.full(SIZE, wrong, np.float32), local, entropy())
+
+    assert not encoded.update.any()
+    assert encoded.metrics[:3].tolist() == [HALF, HALF, HALF]  # the highest loss, all correct, clipped
 
 
 def test_the_cost_is_that_of_both_blocks_from_their_integers() -> None:
