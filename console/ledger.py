@@ -13,9 +13,10 @@ from device_agent.settings import AgentSettings, PrivacySettings
 from privacy.accounting import compose, epsilon, rho_for
 from privacy.parameters import Mode
 from protocol.ids import Order
-from runtime.config import load_settings
+from runtime.config import SettingsError, load_settings
 
-_OURS = ("FEDFLEET_STATE", "FEDFLEET_PRIVACY__")
+_STATE = "FEDFLEET_STATE"
+_OURS = (_STATE, "FEDFLEET_PRIVACY__")
 
 
 class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +99,8 @@ def read_settings(
     if config is not None:
         settings = load_settings(AgentSettings, file=config, environment=environment, overrides=given)
         return LedgerSettings(settings.state, settings.privacy)
+    if state is None and _STATE not in environment:
+        raise SettingsError("say whose ledger: --state DIR, or --config FILE with the agent's settings")
     ours = {name: value for name, value in environment.items() if name.startswith(_OURS)}
     return load_settings(LedgerSettings, file=None, environment=ours, overrides=given)
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import TypedDict
 
 from coordinator.ledger import UNLIMITED, Limits, PrivacyLedger, Release, release_of
+from coordinator.state import CoordinatorState
 from coordinator.stored import NewestRound, stored_message
 from privacy.accounting import epsilon
 from privacy.adaptive_clipping import ClipRule
 from protocol.messages import Confirmations, Manifest, Message
 from protocol.noise import budget_of
-from protocol.plan import Plan
-from protocol.status import PrivacyMode
+from protocol.plan import Plan, PrivacyMode
 
 
 class Spent(TypedDict, total=False):
@@ -42,12 +42,17 @@ def limits_of(plan: Plan, ledger: PrivacyLedger, number: int) -> Limits:
     return Limits(ledger, budget.round, budget.run, number, privacy.spacing)
 
 
-def spent_after(plan: Plan, ledger: PrivacyLedger, release: Release | None, number: int) -> Spent:
-    """What the run has cost once a round of this number is over; nothing without privacy."""
+def spent_after(plan: Plan, state: CoordinatorState, release: Release | None) -> Spent:
+    """What the run has cost once its newest round is over.
+
+    Nothing is said without privacy, and no epsilon where a sum of this run was once released without noise.
+    """
     privacy = plan.privacy
     if privacy.mode == "none":
         return {}
-    after = ledger if release is None else ledger.charged(release, number)
+    if state.noiseless:
+        return {"privacy": privacy.mode, "delta": privacy.delta}
+    after = state.ledger if release is None else state.ledger.charged(release, state.round)
     return {"privacy": privacy.mode, "epsilon": epsilon(after.worst, privacy.delta), "delta": privacy.delta}
 
 

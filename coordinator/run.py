@@ -388,9 +388,10 @@ class Run:
             dropouts=effect.dropouts,
             loss=mean.loss,
             accuracy=mean.accuracy,
+            metrics_noise=mean.metrics_noise,
             evaluated_loss=judged.loss,
             evaluated_accuracy=judged.accuracy,
-            **spent_after(self._plan, self._state.ledger, release, self._state.round),
+            **spent_after(self._plan, self._state, release),
             clip=manifest.secure_aggregation.clip,
             clipped=mean.clipped_rate,
             saturated=mean.saturated_rate,
@@ -412,7 +413,7 @@ class Run:
             _log.warning("not_exported", cause=str(error))
 
     async def _aborted(self, order: Order, reason: str, seconds: float, release: Release | None) -> None:
-        spent = spent_after(self._plan, self._state.ledger, release, self._state.round)
+        spent = spent_after(self._plan, self._state, release)
         result = RoundResult(order.round, "aborted", reason=reason, seconds=round(seconds, 3), **spent)
         await self._state.abort(Outcome(committed=False), result, release=release)
         self._notices.show_result(order, result)

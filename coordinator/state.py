@@ -51,6 +51,11 @@ class OtherModelError(FedfleetError):
     """The state belongs to another model or loss than the plan's."""
 
 
+def is_noiseless(result: RoundResult) -> bool:
+    """Whether a round released a sum without noise."""
+    return result.result == "committed" and result.privacy == "none"
+
+
 class CoordinatorState:
     """The state of one run.
 
@@ -66,6 +71,7 @@ class CoordinatorState:
         model: the newest.
         clip: of the next round, where it follows the updates.
         ledger: what released rounds have cost each device.
+        noiseless: a sum was released without noise, whose cost no ledger knows.
         history: how every round ended.
         seconds: all rounds took.
         restored: the file is a copy, from a backup perhaps.
@@ -88,6 +94,7 @@ class CoordinatorState:
         self.seconds = 0.0
         self.clip: float | None = None
         self.ledger = PrivacyLedger()
+        self.noiseless = False
         with contextlib.ExitStack() as opened:
             try:
                 self._open(folder, opened)
@@ -140,6 +147,7 @@ class CoordinatorState:
             self.history = (*self.history, Outcome(committed=bool(committed), accuracy=accuracy, loss=loss))
             self.seconds += seconds
             self.results.append(result)
+            self.noiseless |= is_noiseless(msgspec.json.decode(result, type=RoundResult))
         # Whoever starts it again wants it to try again.
         self.history = without_last_aborts(self.history)
 
@@ -284,6 +292,7 @@ class CoordinatorState:
         self.ledger = ledger
         self.history = (*self.history, outcome)
         self.results.append(line)
+        self.noiseless |= is_noiseless(result)
         self.seconds += result.seconds
 
     async def _put(self, model: Model) -> bytes:

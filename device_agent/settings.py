@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from protocol.ids import Name
-from protocol.plan import MAX_COHORT
+from protocol.plan import MAX_COHORT, PrivacyMode
 from runtime.config import BrokerSettings, LogSettings
 
 
@@ -45,7 +45,7 @@ class PrivacySettings(Struct, frozen=True, forbid_unknown_fields=True):
         delta: at which epsilon is read.
     """
 
-    weakest: Literal["none", "central", "distributed"] = "none"
+    weakest: PrivacyMode = "none"
     epsilon: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     delta: Annotated[float, Meta(ge=1e-100, le=1e-2)] = 1e-6
 

@@ -58,6 +58,7 @@ class MeanUpdate:
         clipped_rate: part of the members whose update was clipped, 0 to 1.
         saturated_rate: mean over members of the part of coordinates that a coordinate limit cut; of a rotated
             sum, the part of its coordinates that are near the ring's edge.
+        metrics_noise: standard deviation of the noise on accuracy, and on loss / ceiling; None without.
     """
 
     mean: NDArray[np.float32]
@@ -66,6 +67,7 @@ class MeanUpdate:
     accuracy: float | None
     clipped_rate: float
     saturated_rate: float
+    metrics_noise: float | None = None
 
 
 class UpdateEncoding(ABC):

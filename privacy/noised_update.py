@@ -110,6 +110,7 @@ class NoisedEncoding(UpdateEncoding):
             accuracy=values["accuracy"],
             clipped_rate=values["clipped"],
             saturated_rate=self.block.saturated(update),
+            metrics_noise=self._noise(self.metrics_sigma_parts, members) / (2 * members * self.metrics_half),
         )
 
     def _noised(self, update: Integers, metrics: Integers, random_bytes: RandomBytes) -> EncodedUpdate:
@@ -120,10 +121,12 @@ class NoisedEncoding(UpdateEncoding):
         metrics_noise += metrics
         return EncodedUpdate(self.with_sentinels(noise), self.with_sentinels(metrics_noise))
 
+    def _noise(self, parts: int, members: int) -> float:
+        """Standard deviation of what a sum carries, in levels."""
+        return parts / SIGMA_PARTS * math.sqrt(members if self.mode == "distributed" else 1)
+
     def _check_plausible(self, update: Integers, members: int) -> None:
-        noises = members if self.mode == "distributed" else 1
-        noise = self.sigma_parts / SIGMA_PARTS * np.sqrt(noises)
-        if not self.block.is_plausible(update, members, members, noise):
+        if not self.block.is_plausible(update, members, members, self._noise(self.sigma_parts, members)):
             raise ImplausibleSumError(f"the sum's update cannot come from {members} honest members")
 
     def _encode_metrics(self, local: LocalMetrics, *, clipped: bool) -> Integers:

@@ -278,7 +278,7 @@ def _remedies(setting: Setting) -> Iterator[str]:
     )
     if members > 1:
         floor = f" and lower selection.min_cohort to {members}" if members < cohort.fewest else ""
-        yield f"invite at most {members} devices{floor}"
+        yield f"invite at most {members} devices (selection.count){floor}"
 
 
 def _possible_multiplier(setting: Setting) -> float | None:

@@ -14,7 +14,7 @@ from protocol.errors import ManifestError
 from protocol.ids import Order
 from protocol.messages import Manifest
 from protocol.noise_cost import promised_cost
-from protocol.status import PrivacyMode
+from protocol.plan import PrivacyMode
 from protocol.vector import bounds_of
 
 _STRENGTH: dict[PrivacyMode, int] = {"none": 0, "central": 1, "distributed": 2}

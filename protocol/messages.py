@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from privacy.parameters import Mode
 from protocol.chunks import BlobRef
 from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import Hash, Name, Order
@@ -146,7 +147,7 @@ class Noise(Struct, frozen=True, forbid_unknown_fields=True):
         delta: see `epsilon`.
     """
 
-    mode: Literal["distributed", "central"]
+    mode: Mode
     scale: Annotated[float, Meta(gt=0.0, le=1e300)]
     sigma_parts: SigmaParts
     metrics_half: Annotated[int, Meta(ge=1, lt=2**31)]

@@ -24,6 +24,8 @@ Delta = Annotated[float, Meta(ge=1e-100, le=1e-2)]
 Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 """Seconds, at most a day."""
 
+PrivacyMode = Literal["none", "central", "distributed"]
+"""Who adds noise to a sum: nobody, the coordinator, or each device its part."""
 Loss = Literal["cross_entropy", "mse", "bce"]
 Optimizer = Literal["sgd", "adamw"]
 
@@ -156,7 +158,7 @@ class Privacy(Struct, frozen=True, forbid_unknown_fields=True):
         adaptive_clipping: off unless its quantile is given.
     """
 
-    mode: Literal["none", "distributed", "central"] = "none"
+    mode: PrivacyMode = "none"
     target_epsilon: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     noise_multiplier: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     delta: Delta = 1e-6

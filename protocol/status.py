@@ -11,13 +11,13 @@ from msgspec import Meta, Struct
 from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import DeviceId
 from protocol.messages import MAX_REASON
+from protocol.plan import PrivacyMode
 
 MAX_STATUS = 65_536
 """Bytes of one status."""
 
 CoordinatorState = Literal["online", "finished", "offline", "lost"]
 DeviceState = Literal["idle", "training", "uploading", "sleeping", "offline", "lost"]
-PrivacyMode = Literal["none", "central", "distributed"]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 """JSON knows numbers of thousands of digits, and the programs remember these."""
@@ -79,10 +79,12 @@ class RoundResult(Struct, frozen=True):
         dropouts: members that vanished after sharing, whose masks were recovered.
         loss: of the model that the devices received, on their own held-out data, from the masked sums.
         accuracy: likewise.
+        metrics_noise: standard deviation of the noise on accuracy and on loss / loss_ceiling; None without.
         evaluated_loss: of the new model, on the coordinator's own data, if it has any.
         evaluated_accuracy: likewise.
         privacy: who added noise to the sum; all figures from it, loss and accuracy too, carry it then.
-        epsilon: what the run has cost so far the device that it cost most, at `delta`; None without privacy.
+        epsilon: what the run has cost so far the device that it cost most, at `delta`; None without privacy,
+            and where a sum of the run was released without noise.
         delta: see `epsilon`.
         clip: L2 bound of an update in this round, in units of the weights.
         clipped: part of the survivors whose update the L2 bound cut.
@@ -100,6 +102,7 @@ class RoundResult(Struct, frozen=True):
     dropouts: int = 0
     loss: float | None = None
     accuracy: float | None = None
+    metrics_noise: float | None = None
     evaluated_loss: float | None = None
     evaluated_accuracy: float | None = None
     privacy: PrivacyMode = "none"

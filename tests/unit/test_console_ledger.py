@@ -137,7 +137,7 @@ def test_a_damaged_ledger_is_told_with_exit_code_2(tmp_path: Path) -> None:
 def test_without_a_folder_the_setting_is_named() -> None:
     result = fedfleet("agent", "ledger")
     assert result.exit_code == 2
-    assert "state is missing" in result.stderr
+    assert "--state DIR" in result.stderr
 
 
 def test_the_command_and_the_program_share_their_name(

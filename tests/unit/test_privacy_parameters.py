@@ -165,7 +165,10 @@ def test_a_large_cohort_may_be_made_smaller() -> None:
     setting = replace(MNIST, noise_multiplier=0.1, bits=12)
     error = refusal(setting)
 
-    assert error.remedies[1] == "invite at most 402 devices and lower selection.min_cohort to 402"
+    assert (
+        error.remedies[1]
+        == "invite at most 402 devices (selection.count) and lower selection.min_cohort to 402"
+    )
     assert round_parameters(replace(setting, cohort=Cohort(402, 402, 0.1)))
     assert refusal(replace(setting, cohort=Cohort(403, 403, 0.1)))
 
