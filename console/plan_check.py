@@ -20,9 +20,10 @@ from protocol.chunks import describe
 from protocol.errors import FedfleetError
 from protocol.ids import DeviceId, Order
 from protocol.noise import participations
+from protocol.noise_cost import survivors_needed
 from protocol.plan import Plan
 from protocol.planned_round import planned_manifest
-from protocol.vector import encoding_of, layout_of, survivors_needed
+from protocol.vector import encoding_of, layout_of
 from runtime.plan_file import load_plan
 from secagg import graph
 from secagg.errors import SecAggError

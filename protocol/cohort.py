@@ -9,8 +9,8 @@ from protocol.errors import CohortError, TranscriptError
 from protocol.frames import Opened, open_device_frame
 from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Cohort, FromDevice, Manifest, RoundKeys, encode
+from protocol.noise_cost import survivors_needed
 from protocol.transcript import extend
-from protocol.vector import survivors_needed
 from secagg import graph
 from secagg.keys import is_low_order
 

@@ -59,9 +59,10 @@ from protocol.errors import MisuseError, PeerError, TranscriptError
 from protocol.frames import Opened
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
 from protocol.messages import MAX_REASON, Decline, Extension, FromDevice, Manifest, Offer, RoundEnded, encode
+from protocol.noise_cost import survivors_needed
 from protocol.phases import COORDINATOR_MOVES, Move, Phase
 from protocol.transcript import begin
-from protocol.vector import encoding_of, layout_of, survivors_needed
+from protocol.vector import encoding_of, layout_of
 from secagg.keys import Secret
 from secagg.pairwise import share_out
 from secagg.ring import RingVector

@@ -13,9 +13,8 @@ from protocol.effects import Charge
 from protocol.errors import ManifestError
 from protocol.ids import Order
 from protocol.messages import Manifest
-from protocol.noise_cost import promised_cost
+from protocol.noise_cost import bounds_of, promised_cost
 from protocol.plan import PrivacyMode
-from protocol.vector import bounds_of
 
 _STRENGTH: dict[PrivacyMode, int] = {"none": 0, "central": 1, "distributed": 2}
 

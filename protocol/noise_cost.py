@@ -1,7 +1,21 @@
-"""What a round with noise costs, in zCDP: as a device counts before it, as a coordinator counts after."""
+"""Whose noise is certain to be in a sum, and what the sum costs, in zCDP: before the round, and after it."""
 
+from privacy.survivors import Cohort
 from protocol.messages import Manifest
-from protocol.vector import bounds_of, noised_encoding
+from protocol.vector import noised_encoding
+
+
+def bounds_of(manifest: Manifest) -> Cohort:
+    """Who is certain to be in the sum."""
+    gamma = manifest.secure_aggregation.corrupt_fraction
+    return Cohort(manifest.min_cohort, manifest.max_cohort, gamma)
+
+
+def survivors_needed(manifest: Manifest, members: int) -> int:
+    """Members of a cohort of so many without whom no sum is unmasked: enough noise must be certain."""
+    if manifest.noise is None or manifest.noise.mode == "central":
+        return manifest.min_cohort
+    return bounds_of(manifest).survivors_needed(members)
 
 
 def promised_cost(manifest: Manifest) -> float:

@@ -1,4 +1,4 @@
-"""The vector that travels: which encoding and blocks a manifest implies, and how many must be in a sum."""
+"""The vector that travels: which encoding and which blocks a manifest implies."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,7 +9,6 @@ from privacy.blocks import Block, PlainBlock, RotatedBlock, kept_of, rotated_sca
 from privacy.encoding import UpdateEncoding
 from privacy.errors import QuantizationError
 from privacy.noised_update import NoisedEncoding
-from privacy.survivors import Cohort as CohortBounds
 from privacy.weighted_update import WeightedEncoding
 from protocol.messages import Manifest, Noise, encode
 from protocol.transcript import begin
@@ -56,19 +55,6 @@ def layout_of(encoding: UpdateEncoding) -> RingLayout:
 def update_size(manifest: Manifest) -> int:
     """Parameters of the model."""
     return manifest.weights.size // _FLOAT.itemsize
-
-
-def bounds_of(manifest: Manifest) -> CohortBounds:
-    """Who is certain to be in the sum."""
-    gamma = manifest.secure_aggregation.corrupt_fraction
-    return CohortBounds(manifest.min_cohort, manifest.max_cohort, gamma)
-
-
-def survivors_needed(manifest: Manifest, members: int) -> int:
-    """Members of a cohort of so many without whom no sum is unmasked: enough noise must be certain."""
-    if manifest.noise is None or manifest.noise.mode == "central":
-        return manifest.min_cohort
-    return bounds_of(manifest).survivors_needed(members)
 
 
 def _block_of(manifest: Manifest) -> Block:

@@ -48,10 +48,10 @@ from protocol.messages import (
     SealedShares,
     UploadOffer,
 )
-from protocol.noise_cost import actual_cost, promised_cost
+from protocol.noise_cost import actual_cost, bounds_of, promised_cost, survivors_needed
 from protocol.phases import Phase
 from protocol.plan import Privacy
-from protocol.vector import bounds_of, noised_encoding, survivors_needed
+from protocol.vector import noised_encoding
 from secagg.keys import Secret
 from secagg.prg import Keystream
 

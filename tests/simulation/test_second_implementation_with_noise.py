@@ -34,11 +34,11 @@ from protocol.errors import ManifestError
 from protocol.frames import seal_frame
 from protocol.messages import Manifest, ShareSet, SurvivorSet, decode_from_coordinator
 from protocol.messages import encode as first_encode
-from protocol.noise_cost import promised_cost
+from protocol.noise_cost import promised_cost, survivors_needed
 from protocol.phases import Phase
 from protocol.plan import Privacy
 from protocol.transcript import begin
-from protocol.vector import encoding_of, survivors_needed
+from protocol.vector import encoding_of
 from secagg.keys import Secret
 from secagg.prg import Keystream
 

@@ -14,9 +14,8 @@ from protocol.errors import ManifestError
 from protocol.ids import Order
 from protocol.messages import Manifest, Noise
 from protocol.noise import setting_of
-from protocol.noise_cost import actual_cost, promised_cost
+from protocol.noise_cost import actual_cost, promised_cost, survivors_needed
 from protocol.plan import Privacy
-from protocol.vector import survivors_needed
 
 Mode = Literal["none", "central", "distributed"]
 
