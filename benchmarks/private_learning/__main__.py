@@ -1,0 +1,98 @@
+"""What private learning costs in accuracy.
+
+    python -m benchmarks.private_learning mnist --data FOLDER [--quick] [--plots FOLDER] [--json FILE]
+    python -m benchmarks.private_learning bits --data FOLDER …
+    python -m benchmarks.private_learning watch …
+    python -m benchmarks.private_learning choose --data FOLDER --epsilon 8
+
+MNIST is not part of this project: `mnist.HOW_TO_GET` says where it is; its files are checked by hash. Every
+update is really encoded, and the first, last and every 20th round really masked and unmasked; a sum that is
+then not bit-equal ends the program. One thread is best where other work waits: OPENBLAS_NUM_THREADS=1.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.private_learning import choosing, digits, figures, mnist, tables, watch
+from benchmarks.private_learning.cases import SEED, Case, Outcome
+from benchmarks.private_learning.task import Task, learn
+
+
+def main() -> None:
+    """Measure, print tables, draw."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.private_learning", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("what", choices=("mnist", "bits", "watch", "choose"))
+    parser.add_argument("--data", type=Path, default=Path("mnist-data"), help=mnist.HOW_TO_GET)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the devices and two rounds: a trial")
+    parser.add_argument("--plots", type=Path, default=Path(), help="folder for the pictures")
+    parser.add_argument("--json", type=Path, help="file for every round of every run")
+    parser.add_argument("--epsilon", type=float, default=8.0, help="for `choose`")
+    options = parser.parse_args()
+    if options.what == "choose":
+        for recipe, accuracy in choosing.choose(mnist.load(options.data), options.epsilon):
+            print(f"{accuracy:.4f} {recipe}", flush=True)
+        return
+    outcomes = list({"mnist": _mnist, "bits": _bits, "watch": _watch}[options.what](options))
+    if options.json:
+        options.json.write_text(json.dumps([outcome.row() for outcome in outcomes], indent=1) + "\n")
+
+
+def _mnist(options: argparse.Namespace) -> list[Outcome]:
+    cases = [digits.shortened(case) if options.quick else case for case in digits.epsilon_cases()]
+    devices = cases[0].rules.devices
+    outcomes = _run(digits.task(mnist.load(options.data), devices), cases)
+    print("\n".join(tables.by_epsilon(outcomes)))
+    title = f"MNIST 2NN, {devices:,} devices, all in every round"
+    figures.draw_epsilons(options.plots / "mnist_epsilon.png", outcomes, title, {})
+    return outcomes
+
+
+def _bits(options: argparse.Namespace) -> list[Outcome]:
+    cases = [digits.shortened(case) if options.quick else case for case in digits.bits_cases()]
+    refused = {case: case.refused for case in cases if case.refused}
+    devices = cases[0].rules.devices
+    task = digits.task(mnist.load(options.data), devices)
+    outcomes = _run(task, [case for case in cases if case not in refused])
+    print("\n".join(tables.by_bytes(outcomes, refused)))
+    title = f"MNIST 2NN, {devices:,} devices, all in every round"
+    figures.draw_bytes(options.plots / "mnist_bytes.png", outcomes, title)
+    return outcomes
+
+
+def _watch(options: argparse.Namespace) -> list[Outcome]:
+    watches = watch.task()
+    cases = list(watch.cases(watches))
+    if options.quick:
+        cases = [case for case in cases if case.seed == SEED]
+    outcomes = _run(watches, cases)
+    baselines = watches.baselines()
+    print("\n".join(tables.by_epsilon(outcomes)))
+    print("\n".join(f"{name}: {accuracy:.1%}" for name, accuracy in baselines.items()))
+    title = f"Watch data, {len(watches.devices)} devices, all in every round"
+    figures.draw_epsilons(options.plots / "watch_epsilon.png", outcomes, title, baselines)
+    return outcomes
+
+
+def _run(task: Task, cases: Iterable[Case]) -> list[Outcome]:
+    outcomes = []
+    for case in cases:
+        rounds = []
+        for done in learn(task, case.recipe, case.aggregation):
+            rounds.append(done)
+            masked = "  unmasked sum bit-equal to the plain one" if done.masked else ""
+            print(
+                f"{case.label:>28} round {done.number:>2} {done.accuracy:6.1%} {done.seconds:5.1f} s{masked}",
+                file=sys.stderr,
+                flush=True,
+            )
+        outcomes.append(Outcome(case, tuple(rounds)))
+    return outcomes
+
+
+if __name__ == "__main__":
+    main()
