@@ -1,6 +1,6 @@
 """What private learning costs in accuracy.
 
-    python -m benchmarks.private_learning mnist --data FOLDER [--quick] [--plots FOLDER] [--json FILE]
+    python -m benchmarks.private_learning mnist --data FOLDER [--quick] [--workers 2] …
     python -m benchmarks.private_learning bits --data FOLDER …
     python -m benchmarks.private_learning watch …
     python -m benchmarks.private_learning choose --data FOLDER --epsilon 8
@@ -12,13 +12,11 @@ then not bit-equal ends the program. One thread is best where other work waits: 
 
 import argparse
 import json
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.private_learning import choosing, digits, figures, mnist, tables, watch
-from benchmarks.private_learning.cases import SEED, Case, Outcome
-from benchmarks.private_learning.task import Task, learn
+from benchmarks.private_learning.cases import SEED, Outcome
+from benchmarks.private_learning.running import run
 
 
 def main() -> None:
@@ -31,6 +29,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the devices and two rounds: a trial")
     parser.add_argument("--plots", type=Path, default=Path(), help="folder for the pictures")
     parser.add_argument("--json", type=Path, help="file for every round of every run")
+    parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
     parser.add_argument("--epsilon", type=float, default=8.0, help="for `choose`")
     options = parser.parse_args()
     if options.what == "choose":
@@ -45,7 +44,7 @@ def main() -> None:
 def _mnist(options: argparse.Namespace) -> list[Outcome]:
     cases = [digits.shortened(case) if options.quick else case for case in digits.epsilon_cases()]
     devices = cases[0].rules.devices
-    outcomes = _run(digits.task(mnist.load(options.data), devices), cases)
+    outcomes = run(digits.task(mnist.load(options.data), devices), cases, options.workers)
     print("\n".join(tables.by_epsilon(outcomes)))
     title = f"MNIST 2NN, {devices:,} devices, all in every round"
     figures.draw_epsilons(options.plots / "mnist_epsilon.png", outcomes, title, {})
@@ -57,7 +56,7 @@ def _bits(options: argparse.Namespace) -> list[Outcome]:
     refused = {case: case.refused for case in cases if case.refused}
     devices = cases[0].rules.devices
     task = digits.task(mnist.load(options.data), devices)
-    outcomes = _run(task, [case for case in cases if case not in refused])
+    outcomes = run(task, [case for case in cases if case not in refused], options.workers)
     print("\n".join(tables.by_bytes(outcomes, refused)))
     title = f"MNIST 2NN, {devices:,} devices, all in every round"
     figures.draw_bytes(options.plots / "mnist_bytes.png", outcomes, title)
@@ -69,28 +68,12 @@ def _watch(options: argparse.Namespace) -> list[Outcome]:
     cases = list(watch.cases(watches))
     if options.quick:
         cases = [case for case in cases if case.seed == SEED]
-    outcomes = _run(watches, cases)
+    outcomes = run(watches, cases, options.workers)
     baselines = watches.baselines()
     print("\n".join(tables.by_epsilon(outcomes)))
     print("\n".join(f"{name}: {accuracy:.1%}" for name, accuracy in baselines.items()))
     title = f"Watch data, {len(watches.devices)} devices, all in every round"
     figures.draw_epsilons(options.plots / "watch_epsilon.png", outcomes, title, baselines)
-    return outcomes
-
-
-def _run(task: Task, cases: Iterable[Case]) -> list[Outcome]:
-    outcomes = []
-    for case in cases:
-        rounds = []
-        for done in learn(task, case.recipe, case.aggregation):
-            rounds.append(done)
-            masked = "  unmasked sum bit-equal to the plain one" if done.masked else ""
-            print(
-                f"{case.label:>28} round {done.number:>2} {done.accuracy:6.1%} {done.seconds:5.1f} s{masked}",
-                file=sys.stderr,
-                flush=True,
-            )
-        outcomes.append(Outcome(case, tuple(rounds)))
     return outcomes
 
 

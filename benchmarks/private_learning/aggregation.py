@@ -23,6 +23,10 @@ _NOTHING_EVALUATED = LocalMetrics(examples=10_000, evaluated=0, loss_sum=0.0, co
 """As many examples as are counted at most: all devices weigh the same."""
 
 
+MANY = 1000
+"""Devices whose noise takes half a minute to draw one by one."""
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Who is in a round: all members mask, and the vanishing ones' vectors never arrive."""
@@ -40,9 +44,9 @@ class Aggregation:
     """How the updates of a run are summed.
 
     A masked round is the programs' whole way: each device draws its own noise and masks, and some vanish. In
-    the others the survivors' integers are simply added, and the noise of all of them is drawn at once: one
-    exact discrete Gaussian of their summed variance. From two levels a device on, the two differ by less than
-    1e-8 (Kairouz, Liu, Steinke 2021, Proposition 14; `privacy.parameters.MIN_SIGMA`).
+    the others the survivors' integers are simply added; where there are `MANY`, the noise of all of them is
+    then drawn at once, as one exact discrete Gaussian of their summed variance. From two levels a device on,
+    that differs by less than 1e-8 (Kairouz, Liu, Steinke 2021, Proposition 14; `parameters.MIN_SIGMA`).
 
     Attributes:
         rules: of the run.
@@ -64,7 +68,7 @@ class Aggregation:
             RuntimeError: the unmasked sum is not bit-equal to the plain sum of the same integers.
         """
         encoding = self.encoding(number)
-        if not masked:
+        if not masked and self.rules.devices >= MANY:
             encoding = noise_at_once(encoding, self.rules.survivors)
         cohort = self._cohort(number)
         vectors = self._vectors(encoding, cohort, updates, number, only_survivors=not masked)

@@ -25,7 +25,7 @@ _CHOICES: dict[str, tuple[float, ...]] = {
     "learning_rate": (0.025, 0.05, 0.1, 0.2, 0.4),
     "steps": (5, 10, 15, 20),
 }
-START = Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0)
+START = Recipe(rounds=8, steps=15, learning_rate=0.1, clip=0.3, server_rate=4.0)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from benchmarks.private_learning.recipe import Recipe, rules
 
 DEVICES = 1000
 RECIPES = {
-    1.0: Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0),
-    2.0: Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0),
-    4.0: Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0),
-    8.0: Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0),
+    1.0: Recipe(rounds=6, steps=20, learning_rate=0.1, clip=0.3, server_rate=4.0),
+    2.0: Recipe(rounds=8, steps=15, learning_rate=0.1, clip=0.3, server_rate=4.0),
+    4.0: Recipe(rounds=12, steps=20, learning_rate=0.2, clip=0.4, server_rate=4.0),
+    8.0: Recipe(rounds=24, steps=15, learning_rate=0.2, clip=0.3, server_rate=4.0),
     math.inf: Recipe(rounds=40, steps=10, learning_rate=0.1, clip=10.0, server_rate=1.0),
 }
 """By epsilon, as `choosing` found them; without noise there is nothing to trade, and the usual is taken."""
@@ -24,7 +24,7 @@ BITS_DEVICES = 100
 BITS_EPSILON = 8.0
 BITS_RECIPES = {
     math.inf: Recipe(rounds=20, steps=10, learning_rate=0.1, clip=0.6, server_rate=1.5),
-    BITS_EPSILON: Recipe(rounds=8, steps=10, learning_rate=0.1, clip=0.3, server_rate=4.0),
+    BITS_EPSILON: RECIPES[1.0],
 }
 """A hundred devices at epsilon 8 have as much noise as a thousand at 1, and take their recipe."""
 
