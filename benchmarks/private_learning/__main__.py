@@ -11,11 +11,10 @@ then not bit-equal ends the program. One thread is best where other work waits: 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from benchmarks.private_learning import choosing, digits, figures, mnist, tables, watch
-from benchmarks.private_learning.cases import SEED, Outcome
+from benchmarks.private_learning.cases import SEED
 from benchmarks.private_learning.running import run
 
 
@@ -28,7 +27,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("mnist-data"), help=mnist.HOW_TO_GET)
     parser.add_argument("--quick", action="store_true", help="a tenth of the devices and two rounds: a trial")
     parser.add_argument("--plots", type=Path, default=Path(), help="folder for the pictures")
-    parser.add_argument("--json", type=Path, help="file for every round of every run")
+    parser.add_argument("--json", type=Path, help="file that gets a line for each run as it ends")
     parser.add_argument("--workers", type=int, default=1, help="runs at the same time")
     parser.add_argument("--epsilon", type=float, default=8.0, help="for `choose`")
     options = parser.parse_args()
@@ -36,45 +35,40 @@ def main() -> None:
         for recipe, accuracy in choosing.choose(mnist.load(options.data), options.epsilon):
             print(f"{accuracy:.4f} {recipe}", flush=True)
         return
-    outcomes = list({"mnist": _mnist, "bits": _bits, "watch": _watch}[options.what](options))
-    if options.json:
-        options.json.write_text(json.dumps([outcome.row() for outcome in outcomes], indent=1) + "\n")
+    {"mnist": _mnist, "bits": _bits, "watch": _watch}[options.what](options)
 
 
-def _mnist(options: argparse.Namespace) -> list[Outcome]:
+def _mnist(options: argparse.Namespace) -> None:
     cases = [digits.shortened(case) if options.quick else case for case in digits.epsilon_cases()]
     devices = cases[0].rules.devices
-    outcomes = run(digits.task(mnist.load(options.data), devices), cases, options.workers)
+    outcomes = run(digits.task(mnist.load(options.data), devices), cases, options.workers, options.json)
     print("\n".join(tables.by_epsilon(outcomes)))
     title = f"MNIST 2NN, {devices:,} devices, all in every round"
     figures.draw_epsilons(options.plots / "mnist_epsilon.png", outcomes, title, {})
-    return outcomes
 
 
-def _bits(options: argparse.Namespace) -> list[Outcome]:
+def _bits(options: argparse.Namespace) -> None:
     cases = [digits.shortened(case) if options.quick else case for case in digits.bits_cases()]
     refused = {case: case.refused for case in cases if case.refused}
     devices = cases[0].rules.devices
     task = digits.task(mnist.load(options.data), devices)
-    outcomes = run(task, [case for case in cases if case not in refused], options.workers)
+    outcomes = run(task, [case for case in cases if case not in refused], options.workers, options.json)
     print("\n".join(tables.by_bytes(outcomes, refused)))
     title = f"MNIST 2NN, {devices:,} devices, all in every round"
     figures.draw_bytes(options.plots / "mnist_bytes.png", outcomes, title)
-    return outcomes
 
 
-def _watch(options: argparse.Namespace) -> list[Outcome]:
+def _watch(options: argparse.Namespace) -> None:
     watches = watch.task()
     cases = list(watch.cases(watches))
     if options.quick:
         cases = [case for case in cases if case.seed == SEED]
-    outcomes = run(watches, cases, options.workers)
+    outcomes = run(watches, cases, options.workers, options.json)
     baselines = watches.baselines()
     print("\n".join(tables.by_epsilon(outcomes)))
     print("\n".join(f"{name}: {accuracy:.1%}" for name, accuracy in baselines.items()))
     title = f"Watch data, {len(watches.devices)} devices, all in every round"
     figures.draw_epsilons(options.plots / "watch_epsilon.png", outcomes, title, baselines)
-    return outcomes
 
 
 if __name__ == "__main__":

@@ -16,9 +16,8 @@ RECIPES = {
     2.0: Recipe(rounds=8, steps=15, learning_rate=0.1, clip=0.3, server_rate=4.0),
     4.0: Recipe(rounds=12, steps=20, learning_rate=0.2, clip=0.4, server_rate=4.0),
     8.0: Recipe(rounds=24, steps=15, learning_rate=0.2, clip=0.3, server_rate=4.0),
-    math.inf: Recipe(rounds=40, steps=10, learning_rate=0.2, clip=10.0, server_rate=3.0),
 }
-"""By epsilon, as `choosing` found them in ten minutes for each; without noise the better of two tries."""
+"""By epsilon, as `choosing` found them in ten minutes for each."""
 
 BITS_DEVICES = 100
 BITS_EPSILON = 8.0

@@ -17,7 +17,7 @@ from models.engines import TrainingEngine, load_engine
 from models.watch import CHANNELS, CLASSES, WINDOW, DeviceData, load_watch
 from protocol.plan import Training
 
-SEEDS = 5
+SEEDS = 3
 CORRUPT = 1 / 3
 """The default of a plan: a tenth of ten devices would be none, as it is rounded down."""
 
@@ -86,5 +86,5 @@ def cases(watches: Watches) -> Iterator[Case]:
 
 
 def _seeded(label: str, recipe: Recipe, made: Rules) -> Iterator[Case]:
-    """Five runs: with so few devices, one says little."""
+    """Three runs: with so few devices, one says little."""
     return (Case(label, recipe, made, seed) for seed in range(SEED, SEED + SEEDS))
