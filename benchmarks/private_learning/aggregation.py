@@ -89,7 +89,7 @@ class Aggregation:
         """Root mean square of the difference between the mean and that of the survivors' clipped updates."""
         cohort, clip = self._cohort(number), self.rules.masking.clip
         kept = [cohort.survives(name) for name in cohort.members]
-        shrunk = np.minimum(1, clip / np.linalg.norm(updates, axis=1)) * kept / sum(kept)
+        shrunk = clip / np.maximum(np.linalg.norm(updates, axis=1), clip) * kept / sum(kept)
         return float(np.sqrt(np.mean(np.square(mean.mean - shrunk @ updates))))
 
     def encoding(self, number: int) -> UpdateEncoding:

@@ -1,6 +1,7 @@
 """The watch data at its own size: ten people, a device each, with the product's model and training engine."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from models.baselines import centralised, local_only
 from models.bundle import Bundle
 from models.catalog import build_model
 from models.engines import TrainingEngine, load_engine
+from models.errors import TrainingFailedError
 from models.watch import CHANNELS, CLASSES, WINDOW, DeviceData, load_watch
 from protocol.plan import Training
 
@@ -43,13 +45,15 @@ class Watches:
         return self.first
 
     def updates(self, weights: Vectors, recipe: Recipe, number: int) -> Vectors:
-        """See `Task`."""
+        """See `Task`. Where noise has made a model that cannot be trained, a device's update is zero."""
         settings = Training(local_epochs=recipe.steps, batch_size=16, learning_rate=recipe.learning_rate)
-        trained = [
-            self._engine.fit(weights, device.x_train, device.y_train, settings, seed=1000 * number + index)
-            for index, device in enumerate(self.devices)
-        ]
-        return np.stack([result.weights - weights for result in trained])
+        updates = np.zeros((len(self.devices), weights.size), np.float32)
+        for index, (update, device) in enumerate(zip(updates, self.devices, strict=True)):
+            with suppress(TrainingFailedError):
+                seed = 1000 * number + index
+                fitted = self._engine.fit(weights, device.x_train, device.y_train, settings, seed=seed)
+                np.subtract(fitted.weights, weights, out=update)
+        return updates
 
     def accuracy(self, weights: Vectors) -> float:
         """See `Task`."""
