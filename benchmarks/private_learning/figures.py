@@ -1,7 +1,7 @@
 """The pictures: accuracy against epsilon and round, and against bytes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from benchmarks.private_learning.cases import Outcome
 
-_ANNOTATION = {"textcoords": "offset points", "fontsize": 8, "ha": "center"}
+_ANNOTATION = {"textcoords": "offset points", "fontsize": 8}
 
 
 def draw_epsilons(
@@ -38,7 +38,8 @@ def draw_epsilons(
         _draw_rounds(right, some[0], color)
     for name, accuracy in baselines.items():
         right.axhline(accuracy, linestyle=":", color="tab:gray", label=f"{name}: {accuracy:.1%}")
-    left.set(xlabel="ε of the whole run", ylabel="accuracy on the test examples", ylim=(0, 1))
+    left.set(xlabel="ε of the whole run", ylabel="accuracy on the test examples")
+    left.set_ylim(_least(each.accuracy for outcome in outcomes for each in outcome.rounds), 1)
     right.set(xlabel="round")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(figure, [left, right], file)
@@ -56,7 +57,7 @@ def draw_bytes(file: Path, outcomes: Sequence[Outcome], title: str) -> None:
         _draw_sizes(axes, sketched, f"{name}: a sketch, 16 bits", marker="s", linestyle="", color=color)
     axes.axvline(4 * outcomes[0].case.rules.size, linestyle=":", color="tab:gray", label="plain float32")
     axes.set(title=title, xlabel="bytes up, a device and round", ylabel="accuracy on the test examples")
-    axes.set(xscale="log", ylim=(0, 1))
+    axes.set(xscale="log", ylim=(_least(outcome.accuracy for outcome in outcomes), 1))
     _label_ticks(axes, [40_000, 100_000, 200_000, 400_000, 800_000], lambda value: f"{value / 1000:g} kB")
     _finish(figure, [axes], file)
 
@@ -64,7 +65,7 @@ def draw_bytes(file: Path, outcomes: Sequence[Outcome], title: str) -> None:
 def _draw_last(axes: plt.Axes, labels: Sequence[Sequence[Outcome]]) -> None:
     """Mean over the seeds, and from the least to the most, a line for each mode."""
     modes = groupby(labels, key=lambda some: some[0].case.mode)
-    for (mode, group), offset in zip(modes, (8, -16), strict=False):
+    for (mode, group), side in zip(modes, (1, -1), strict=False):
         cases = list(group)
         runs = [[outcome.accuracy for outcome in some] for some in cases]
         epsilons, means = [some[0].case.epsilon for some in cases], [mean(run) for run in runs]
@@ -72,8 +73,10 @@ def _draw_last(axes: plt.Axes, labels: Sequence[Sequence[Outcome]]) -> None:
         above = [max(run) - middle for middle, run in zip(means, runs, strict=True)]
         axes.errorbar(epsilons, means, yerr=(below, above), marker="o", capsize=3, label=f"{mode} noise")
         for epsilon, middle in zip(epsilons, means, strict=True):
-            axes.annotate(f"{middle:.1%}", (epsilon, middle), xytext=(0, offset), **_ANNOTATION)
+            where = {"xytext": (6 * side, -10), "ha": "left" if side > 0 else "right"}
+            axes.annotate(f"{middle:.1%}", (epsilon, middle), **where, **_ANNOTATION)
     axes.set(xscale="log")
+    axes.margins(x=0.15)
     _label_ticks(axes, _epsilons([some[0] for some in labels]), lambda value: f"{value:g}")
 
 
@@ -96,9 +99,15 @@ def _draw_sizes(
     accuracies = [outcome.accuracy for outcome in outcomes]
     axes.plot(sizes, accuracies, marker=marker, linestyle=linestyle, color=color, label=label)
     for outcome, size, accuracy in zip(outcomes, sizes, accuracies, strict=True):
+        above = 8 if math.isinf(outcome.case.epsilon) else -14
         masking = outcome.case.rules.masking
         text = f"{masking.bits} bits" if masking.sketch == 1 else f"{masking.sketch:.0%}"
-        axes.annotate(text, (size, accuracy), xytext=(0, -14), **_ANNOTATION)
+        axes.annotate(text, (size, accuracy), xytext=(0, above), ha="center", **_ANNOTATION)
+
+
+def _least(accuracies: Iterable[float]) -> float:
+    """Where the axis begins: a tenth, 5 % or more below the least."""
+    return max(0, math.floor(10 * (min(accuracies) - 0.05)) / 10)
 
 
 def _epsilons(outcomes: Sequence[Outcome]) -> list[float]:
