@@ -14,7 +14,7 @@ from typing import Self
 from broker.memory import MemoryBroker, MemoryTransport, _MemorySubscription, _Session
 from broker.transport import Delivery, Handler, Payload, TransportError, Will
 from simulator.loop import Incarnation, VirtualLoop
-from simulator.operations import Noise
+from simulator.operations import COMING_BACK, Noise
 
 PATIENCE = 10.0
 """Seconds a publish or a subscription waits for a connection or an answer."""
@@ -170,7 +170,7 @@ class Network(MemoryBroker):
         seeking, self._seeking = self._seeking, []
         for transport in seeking:
             if self.reaches(transport.client_id):
-                self._later(0.1 + 3.0 * self._random.random(), self._admit, transport)
+                self._later(0.1 + (COMING_BACK - 0.1) * self._random.random(), self._admit, transport)
             else:
                 self._seeking.append(transport)
 

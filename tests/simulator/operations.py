@@ -189,6 +189,9 @@ class Lie(Operation, frozen=True, kw_only=True):
 BRIEF = 6.0
 """Seconds of faults that every phase outlasts: the shortest has 10, and says everything again after 7."""
 
+COMING_BACK = 3.1
+"""Seconds after which the last client is back at a broker that was restarted."""
+
 LONGEST_CRASH = 60.0
 """Seconds for which a coordinator may be away, and nobody be left out of its round."""
 
@@ -273,7 +276,8 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def is_brief(self) -> bool:
         """Whether messages that are said again must bring every invited device into every sum."""
         timed = [one for one in self.operations if not isinstance(one, Crash)]
-        span = max((one.end for one in timed), default=0.0) - min((one.start for one in timed), default=0.0)
+        ends = (one.end + (COMING_BACK if isinstance(one, BrokerRestart) else 0.0) for one in timed)
+        span = max(ends, default=0.0) - min((one.start for one in timed), default=0.0)
         return span <= BRIEF and all(_harmless(one) for one in self.operations)
 
     def with_operations(self, operations: Sequence[AnyOperation]) -> "Schedule":
