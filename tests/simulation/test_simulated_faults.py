@@ -19,7 +19,18 @@ from simulator.campaign import (
     total,
 )
 from simulator.drawing import schedule_for
-from simulator.operations import COORDINATOR, Crash, Cut, DiskFull, Noise, Private, Replay, Schedule, Slow
+from simulator.operations import (
+    COORDINATOR,
+    Crash,
+    Cut,
+    DiskFull,
+    Malice,
+    Noise,
+    Private,
+    Replay,
+    Schedule,
+    Slow,
+)
 from simulator.shrinking import shrink
 from simulator.simulation import run_schedule
 
@@ -101,6 +112,13 @@ def test_a_quiet_round_with_small_words_commits_with_everybody(mode: Any) -> Non
     outcome = run_schedule(Schedule(seed=1, devices=7, privacy=Private(mode=mode, sketch=0.75)))
     assert outcome.violation is None
     assert (outcome.committed, outcome.aborted) == (1, 0)
+
+
+def test_an_update_that_is_not_a_number_counts_as_zeros_under_noise() -> None:
+    malice = Malice(start=0.0, seconds=30.0, device="d2", kind="not_finite")
+    outcome = run_schedule(Schedule(seed=1, training=4.0, privacy=Private(), operations=(malice,)))
+    assert outcome.violation is None
+    assert any("publishes d2" in line and "/uploads/" in line for line in outcome.lines())
 
 
 def test_a_device_whose_disk_refuses_the_charge_uploads_nothing() -> None:

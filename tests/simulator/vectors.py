@@ -74,7 +74,8 @@ def is_faithful(one: Encoded) -> bool:
     """Whether a vector is the bounded update, rounded, with the noise that its manifest asks for."""
     encoding: Any = encoding_of(one.manifest)
     block: RotatedBlock = encoding.block
-    bounded, clipped = clip_l2(one.delta, block.clip)
+    is_finite = bool(np.isfinite(one.delta).all())  # else under noise it counts as clipped, and as zeros
+    bounded, clipped = clip_l2(one.delta if is_finite else np.zeros_like(one.delta), block.clip)
     start, signs = block._choices()
     rotated = bounded.astype(np.float32)
     rotate(rotated, signs)
@@ -83,7 +84,7 @@ def is_faithful(one: Encoded) -> bool:
     rest = one.vector.signed_update()[: block.words] - exact
     if not isinstance(encoding, NoisedEncoding) or encoding.mode == "central":
         return bool(np.max(np.abs(rest)) <= _ROUNDED)
-    levels = encoding._encode_metrics(one.local, clipped=clipped)
+    levels = encoding._encode_metrics(one.local, clipped=clipped or not is_finite)
     others = one.vector.signed_metrics()[: levels.size] - levels
     figures = others / encoding.metrics_sigma_parts * encoding.sigma_parts
     noise = np.concatenate([rest, figures])
