@@ -35,6 +35,7 @@ def main() -> None:
         for recipe, accuracy in choosing.choose(mnist.load(options.data), options.epsilon):
             print(f"{accuracy:.4f} {recipe}", flush=True)
         return
+    options.plots.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     {"mnist": _mnist, "bits": _bits, "watch": _watch}[options.what](options)
 
 
