@@ -133,7 +133,8 @@ async def test_an_older_coordinator_stops_when_a_later_one_has_gone_on(tmp_path:
             await newer.kill()
             older.process.send_signal(signal.SIGCONT)
             assert await older.ended() == 2
-            assert "another coordinator of this fleet has come to round 1.2.1" in older.log.read_text()
+            # How far the newer one came before it was killed is a matter of milliseconds.
+            assert "another coordinator of this fleet has come to round 1.2." in older.log.read_text()
             await fleet.start_coordinator(start_when=5)
             await fleet.sees_coordinator("finished", epoch=2, why="2 rounds are committed")
         assert [one.survivors for one in fleet.results()] == [5, 5]
