@@ -17,20 +17,15 @@ from coordinator.selection import Candidate, NotEnough, select
 from coordinator.stored import raw
 from privacy.errors import ImpossiblePrivacyError, PrivacyError
 from protocol.chunks import describe
-from protocol.errors import FedfleetError
 from protocol.ids import DeviceId, Order
 from protocol.noise import participations
 from protocol.noise_cost import survivors_needed
 from protocol.plan import Plan
-from protocol.planned_round import planned_manifest
+from protocol.planned_round import PlanImpossibleError, planned_manifest
 from protocol.vector import encoding_of, layout_of
 from runtime.plan_file import load_plan
 from secagg import graph
 from secagg.errors import SecAggError
-
-
-class PlanImpossibleError(FedfleetError):
-    """The plan can be read, but no round of it could be run with so many devices."""
 
 
 class PlanFigures(Struct, frozen=True):

@@ -47,7 +47,7 @@ from protocol.messages import (
 )
 from protocol.phases import Phase
 from protocol.plan import Plan, plan_hash
-from protocol.planned_round import planned_manifest
+from protocol.planned_round import PlanImpossibleError, planned_manifest
 from protocol.status import RoundResult
 from protocol.vector import encoding_of, layout_of
 from runtime.blobs import BlobError
@@ -66,10 +66,6 @@ _log = structlog.get_logger(__name__)
 
 class OutrunError(FedfleetError):
     """Another coordinator of this fleet has come further than this one."""
-
-
-class PlanImpossibleError(FedfleetError):
-    """No round of so many devices can be what the plan wants."""
 
 
 class Run:

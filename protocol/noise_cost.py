@@ -24,11 +24,7 @@ def promised_cost(manifest: Manifest) -> float:
     With the noise that is certain before it uploads: that of the honest members of the smallest set that it
     confirms. In central mode this is the coordinator's word.
     """
-    noise = manifest.noise
-    if noise is None:
-        return 0.0
-    noises = bounds_of(manifest).honest if noise.mode == "distributed" else 1
-    return noised_encoding(manifest, noise).rho(noises)
+    return _cost(manifest, bounds_of(manifest).honest)
 
 
 def actual_cost(manifest: Manifest, survivors: int, members: int) -> float:
@@ -39,8 +35,11 @@ def actual_cost(manifest: Manifest, survivors: int, members: int) -> float:
         survivors: in the sum.
         members: of the cohort U1, of whom as many may be corrupt as the manifest says.
     """
+    return _cost(manifest, bounds_of(manifest).honest_of(survivors, members))
+
+
+def _cost(manifest: Manifest, honest: int) -> float:
     noise = manifest.noise
     if noise is None:
         return 0.0
-    noises = bounds_of(manifest).honest_of(survivors, members) if noise.mode == "distributed" else 1
-    return noised_encoding(manifest, noise).rho(noises)
+    return noised_encoding(manifest, noise).rho(honest if noise.mode == "distributed" else 1)

@@ -3,12 +3,17 @@
 from msgspec.structs import replace
 
 from protocol.chunks import BlobRef
+from protocol.errors import FedfleetError
 from protocol.ids import Order
 from protocol.messages import Manifest
 from protocol.noise import noise_of, ring_bits
 from protocol.plan import Plan, plan_hash
 
 _FLOAT_SIZE = 4
+
+
+class PlanImpossibleError(FedfleetError):
+    """The plan can be read, but no round of it could be run with so many devices."""
 
 
 def planned_manifest(
