@@ -16,7 +16,6 @@ from secagg.errors import RingError
 
 Residues = NDArray[np.unsignedinteger[Any]]
 Integers = NDArray[np.int64]
-Signed = NDArray[np.signedinteger[Any]]
 SignedIntegers = NDArray[np.signedinteger[Any]]
 
 METRIC_BITS = 32
