@@ -50,11 +50,12 @@ from protocol.certificates import FleetTrust, Role
 from protocol.chunks import Bytes, describe
 from protocol.ids import UnixTime
 from protocol.topics import Topics
+from registrar.authority import FleetAuthority
 from runtime.clock import SystemClock
 from runtime.compute import Computer
 from runtime.config import BrokerSettings
 from runtime.entropy import SystemEntropy
-from runtime.identity import FleetAuthority, Identity, load_identity, write_identity
+from runtime.identity import Identity, load_identity, write_identity
 from runtime.journal import SqlValue, Statement
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from protocol.certificates import Role
 from protocol.errors import FedfleetError
+from registrar.authority import FleetAuthority
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
-from runtime.identity import FleetAuthority, Identity, write_identity
+from runtime.identity import Identity, write_identity
 
 COORDINATOR = "coordinator"
 

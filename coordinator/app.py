@@ -16,7 +16,7 @@ from coordinator.server_optimizer import initial_state
 from coordinator.settings import CoordinatorSettings
 from coordinator.state import CoordinatorState
 from coordinator.stored import Model
-from protocol.certificates import FleetTrust, Role
+from protocol.certificates import Role
 from protocol.chunks import describe
 from protocol.status import CoordinatorStatus
 from protocol.topics import Topics
@@ -45,17 +45,15 @@ async def run(settings: CoordinatorSettings) -> None:
 @contextlib.asynccontextmanager
 async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entropy) -> AsyncIterator[Run]:
     identity = load_identity(settings.identity, settings.name)
-    trust = FleetTrust(identity.root)
-    generation = trust.verify(identity.certificate, role=Role.COORDINATOR, now=clock.unix()).generation
+    trust, own = identity.trust(Role.COORDINATOR, clock.unix())
     plan = load_plan(settings.plan)
     chance = entropy.uniform if settings.seed is None else random.Random(settings.seed).random  # noqa: S311 - sampling
     artifact = build_artifact(plan, settings.plan.parent, _model_seed(settings.seed, entropy))
     topics = Topics(settings.fleet)
     transport = connect_mqtt(
         settings.broker,
-        name=identity.name,
-        will_topic=topics.coordinator_status,
-        will=CoordinatorStatus("lost", version("fedfleet")),
+        identity=identity,
+        will=(topics.coordinator_status, CoordinatorStatus("lost", version("fedfleet"))),
         clock=clock,
         entropy=entropy,
     )
@@ -93,7 +91,15 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             entropy=entropy,
         )
         current = Run(
-            desk, settings, plan, artifact, ModelStore(settings.state), evaluator, trust, generation, chance
+            desk,
+            settings,
+            plan,
+            artifact,
+            ModelStore(settings.state),
+            evaluator,
+            trust,
+            own.generation,
+            chance,
         )
         yield current
 

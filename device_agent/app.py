@@ -15,7 +15,7 @@ from device_agent.participation import Equipment, Participation
 from device_agent.settings import AgentSettings
 from models.engines import available_engines
 from models.training_process import TrainingWorker
-from protocol.certificates import FleetTrust, Role
+from protocol.certificates import Role
 from protocol.device_checks import DeviceContext, check_generation, check_order
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
@@ -55,17 +55,15 @@ async def run(settings: AgentSettings) -> None:
 async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> AsyncIterator[Equipment]:
     """Build everything an agent acts with; the transport is connected inside `Agent.run`."""
     identity = load_identity(settings.identity, settings.name)
-    trust = FleetTrust(identity.root)
-    trust.verify(identity.certificate, role=Role.DEVICE, now=clock.unix())
+    trust, _ = identity.trust(Role.DEVICE, clock.unix())
     topics = Topics(settings.fleet)
     device = DeviceId(identity.name)
     memory = AgentMemory(settings.state)
     memory.begin()
     transport = connect_mqtt(
         settings.broker,
-        name=identity.name,
-        will_topic=topics.device_status(device),
-        will=DeviceStatus("lost", boot=memory.boot),
+        identity=identity,
+        will=(topics.device_status(device), DeviceStatus("lost", boot=memory.boot)),
         clock=clock,
         entropy=entropy,
     )

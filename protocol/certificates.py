@@ -1,27 +1,33 @@
-"""Who is who in a fleet: X.509 certificates over Ed25519, all signed by the fleet's pinned root.
+"""Who is who in a fleet, and whom to believe: certificates under the fleet's pinned root.
 
-A certificate's subject says everything the protocol needs: O is the fleet, CN the holder's name, OU its
-role, and for a coordinator the serialNumber attribute (2.5.4.5) its generation, the first part of the fleet's
-order. Profile: RFC 5280 with Ed25519 of RFC 8410; basic constraints present, and no critical extension that
-is not read here.
+The root signs for coordinators, registrars and whoever the broker lets in; it is offline. A registrar signs
+for devices. What a registrar has signed counts only under its current revocation list: without one, an
+expired one, or listed there, it is worth nothing.
 """
 
 import hashlib
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from enum import StrEnum
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import NameOID, ObjectIdentifier, SignatureAlgorithmOID
+from cryptography.x509.oid import NameOID
 
+from protocol.certificate_profile import (
+    MAX_CERTIFICATE,
+    check_authority,
+    check_signed,
+    generation_of,
+    key_of,
+    name_of,
+    parse,
+    role_of,
+)
 from protocol.errors import CertificateError
-from protocol.ids import NAME_PATTERN, DeviceId, UnixTime
+from protocol.ids import DeviceId, UnixTime
+from protocol.revocations import Registrar, RevocationList, read_registrar, read_revocations
+from protocol.roles import REGISTRARS, Role, fits
 
-# Ours are about 330 bytes; the bound leaves room for longer names and an issuer in between.
-MAX_CERTIFICATE = 2048
+__all__ = ["MAX_CERTIFICATE", "Certificate", "FleetTrust", "Role"]
 
 # Verified certificates remembered: four of the largest cohorts, about 1 MB.
 MAX_REMEMBERED = 4096
@@ -29,20 +35,10 @@ MAX_REMEMBERED = 4096
 # Devices without a clock of their own drift between time synchronisations.
 MAX_CLOCK_SKEW = 300.0
 
-_GENERATIONS = range(2**32)
-_READ_EXTENSIONS = (x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid)
-
-
-class Role(StrEnum):
-    """What a certificate's holder may do: its OU."""
-
-    DEVICE = "device"
-    COORDINATOR = "coordinator"
-
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a verified certificate says.
+    """What a certificate says, its signature verified.
 
     Attributes:
         subject: the holder's name.
@@ -52,6 +48,8 @@ class Certificate:
         not_before: first moment of validity: for a device, when it was enrolled.
         not_after: last moment of validity.
         generation: of a coordinator, 0 to 2^32 - 1; 0 for the others.
+        serial: number that a revocation list names it by.
+        issuer: public key of the registrar that signed it; empty for the root.
         digest: SHA-256 of the DER bytes.
     """
 
@@ -62,52 +60,136 @@ class Certificate:
     not_before: UnixTime
     not_after: UnixTime
     generation: int
+    serial: int
+    issuer: bytes
     digest: bytes
+
+    def check(self, role: Role, now: UnixTime) -> None:
+        """It must be of this role, and in its dates; five minutes of skew are tolerated.
+
+        Raises:
+            CertificateError: naming the cause.
+        """
+        if self.role is not role:
+            raise CertificateError(f"{self.subject} is a {self.role}, not a {role}")
+        if now < self.not_before - MAX_CLOCK_SKEW:
+            raise CertificateError(f"{self.subject}'s certificate is not valid yet; check the clock")
+        if now > self.not_after + MAX_CLOCK_SKEW:
+            raise CertificateError(f"{self.subject}'s certificate has expired")
 
 
 class FleetTrust:
     """The pinned root of one fleet, and what it vouches for.
 
     A certificate's signature is checked once; its digest is then remembered, so that a cohort of a thousand
-    costs a thousand signatures in the first round only. Role and dates are checked every time.
+    costs a thousand signatures in the first round only. Role, dates and revocation are checked every time.
 
     Args:
         root_der: the fleet's root certificate, DER.
+        registrar_der: a registrar's, DER, where one is known before its list arrives.
+
+    Attributes:
+        fleet: its name.
+        revocations: the newest revocation list; None where the fleet has no registrar, or it was not heard.
 
     Raises:
-        CertificateError: it is not a self-signed Ed25519 certificate authority of a fleet.
+        CertificateError: the root is not a self-signed Ed25519 certificate authority of a fleet, or the
+            registrar's certificate is not by it.
     """
 
-    def __init__(self, root_der: bytes) -> None:
-        root = _parse(root_der)
-        _check_signed(root, by=root)
-        _check_authority(root, expected=True)
-        self.fleet = _name(root, NameOID.ORGANIZATION_NAME)
+    def __init__(self, root_der: bytes, registrar_der: bytes | None = None) -> None:
+        root = parse(root_der)
+        check_signed(root, by=root)
+        check_authority(root, expected=True)
+        self.fleet = name_of(root, NameOID.ORGANIZATION_NAME)
+        self.revocations: RevocationList | None = None
         self._root = root
+        self._registrar = read_registrar(registrar_der, root) if registrar_der else None
         self._verified: OrderedDict[bytes, Certificate] = OrderedDict()
 
+    # Revocation lists.
+
+    @property
+    def sequence(self) -> int:
+        """Number of the newest revocation list; 0 for none."""
+        return self.revocations.sequence if self.revocations else 0
+
+    def heed(self, message: bytes, now: UnixTime) -> bool:
+        """Take note of a revocation list.
+
+        Args:
+            message: as it was published.
+            now: wall clock, for the registrar's certificate.
+
+        Returns:
+            Whether it is newer than the one before.
+
+        Raises:
+            CertificateError: it is not by a registrar of this fleet, older than the one before, or another of
+                the same number.
+        """
+        known = self.revocations
+        if known is not None and known.message == message:
+            return False
+        offered = read_revocations(message, self._root)
+        if not offered.registrar.not_before - MAX_CLOCK_SKEW <= now <= offered.registrar.not_after:
+            raise CertificateError(
+                "the registrar's certificate is not valid now; renew it, or check the clock"
+            )
+        if known is not None and offered.sequence <= known.sequence:
+            raise CertificateError(f"revocation list {offered.sequence} came after list {known.sequence}")
+        self.revocations, self._registrar = offered, offered.registrar
+        return True
+
+    def check_list(self, now: UnixTime) -> None:
+        """The newest revocation list, if there is one, must not have expired.
+
+        Raises:
+            CertificateError: it has.
+        """
+        known = self.revocations
+        if known is not None and now > known.expires + MAX_CLOCK_SKEW:
+            raise CertificateError(
+                f"revocation list {known.sequence} has expired; is the registrar running and connected?"
+            )
+
+    def check_standing(self, certificate: Certificate, now: UnixTime) -> None:
+        """What a registrar has signed must stand under its current list.
+
+        Raises:
+            CertificateError: there is no such list, or the certificate is on it.
+        """
+        if not certificate.issuer:
+            return
+        known = self.revocations
+        if known is None:
+            raise CertificateError("the registrar's revocation list has not arrived yet; is it running?")
+        self.check_list(now)
+        if certificate.issuer != known.registrar.key:
+            raise CertificateError(f"{certificate.subject}'s certificate is by a registrar of the past")
+        if certificate.serial in known.serials:
+            raise CertificateError(f"{certificate.subject}'s certificate was revoked")
+
+    # Certificates.
+
     def verify(self, der: bytes, *, role: Role, now: UnixTime) -> Certificate:
-        """Read a certificate that this fleet vouches for.
+        """Read a certificate that this fleet vouches for now.
 
         Args:
             der: as received.
             role: that its holder must have.
-            now: wall clock; five minutes of skew are tolerated.
+            now: wall clock.
 
         Raises:
             CertificateError: naming the cause.
         """
         certificate = self.read(der)
-        if certificate.role is not role:
-            raise CertificateError(f"{certificate.subject} is a {certificate.role}, not a {role}")
-        if now < certificate.not_before - MAX_CLOCK_SKEW:
-            raise CertificateError(f"{certificate.subject}'s certificate is not valid yet; check the clock")
-        if now > certificate.not_after + MAX_CLOCK_SKEW:
-            raise CertificateError(f"{certificate.subject}'s certificate has expired")
+        certificate.check(role, now)
+        self.check_standing(certificate, now)
         return certificate
 
     def read(self, der: bytes) -> Certificate:
-        """Read a certificate that this fleet vouches for, whatever its role and dates.
+        """Read a certificate that this fleet has issued, whatever its role, dates and standing.
 
         Raises:
             CertificateError: naming the cause.
@@ -123,118 +205,33 @@ class FleetTrust:
         return certificate
 
     def _read(self, der: bytes, digest: bytes) -> Certificate:
-        parsed = _parse(der)
-        _check_signed(parsed, by=self._root)
-        # The one byte that no signature covers: how many bits of the BIT STRING before it are unused. Any
-        # other than zero would make a second encoding of the same certificate.
-        if der[-1 - len(parsed.signature)]:
-            raise CertificateError("the certificate is malformed: its signature has unused bits")
-        _check_authority(parsed, expected=False)
-        fleet = _name(parsed, NameOID.ORGANIZATION_NAME)
+        parsed = parse(der)
+        registrar = self._registrar_of(parsed)
+        check_signed(parsed, by=registrar.certificate if registrar else self._root)
+        fleet = name_of(parsed, NameOID.ORGANIZATION_NAME)
         if fleet != self.fleet:
             raise CertificateError(f"the certificate is of fleet {fleet}, not {self.fleet}")
-        role = _role(parsed)
+        role = role_of(parsed)
+        check_authority(parsed, expected=role is Role.REGISTRAR)
+        if registrar and role not in REGISTRARS:
+            raise CertificateError(f"a registrar issued the certificate of a {role}; only the root may")
+        name = name_of(parsed, NameOID.COMMON_NAME)
+        if role is Role.DEVICE and not fits(name, role):
+            raise CertificateError(f"a device is called {name}, which only another role may be")
         return Certificate(
-            subject=DeviceId(_name(parsed, NameOID.COMMON_NAME)),
+            subject=DeviceId(name),
             role=role,
             fleet=fleet,
-            public_key=_ed25519(parsed).public_bytes_raw(),
+            public_key=key_of(parsed).public_bytes_raw(),
             not_before=UnixTime(parsed.not_valid_before_utc.timestamp()),
             not_after=UnixTime(parsed.not_valid_after_utc.timestamp()),
-            generation=_generation(parsed, role),
+            generation=generation_of(parsed, role),
+            serial=parsed.serial_number,
+            issuer=registrar.key if registrar else b"",
             digest=digest,
         )
 
-
-def _parse(der: bytes) -> x509.Certificate:
-    """Decode, and touch all that is decoded late, so that nothing below can fail on malformed bytes."""
-    if len(der) > MAX_CERTIFICATE:
-        raise CertificateError(f"the certificate has {len(der)} bytes, more than {MAX_CERTIFICATE}")
-    try:
-        parsed = x509.load_der_x509_certificate(der)
-        _ = (
-            parsed.subject,
-            parsed.issuer,
-            parsed.extensions,
-            parsed.not_valid_before_utc,
-            parsed.not_valid_after_utc,
-        )
-    except (
-        ValueError,
-        TypeError,
-        x509.InvalidVersion,
-        x509.DuplicateExtension,
-        UnsupportedAlgorithm,
-    ) as error:
-        raise CertificateError(f"the certificate is malformed: {error}") from None
-    _ed25519(parsed)
-    return parsed
-
-
-def _ed25519(parsed: x509.Certificate) -> Ed25519PublicKey:
-    try:
-        key = parsed.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateError(f"the certificate's key is malformed: {error}") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise CertificateError("the certificate's key is not Ed25519")
-    return key
-
-
-def _check_signed(parsed: x509.Certificate, *, by: x509.Certificate) -> None:
-    if parsed.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
-        raise CertificateError("the certificate is not signed with Ed25519")
-    if parsed.issuer != by.subject:
-        raise CertificateError("the certificate was not issued by this fleet's root")
-    try:
-        _ed25519(by).verify(parsed.signature, parsed.tbs_certificate_bytes)
-    except InvalidSignature:
-        raise CertificateError("the certificate's signature is not by this fleet's root") from None
-
-
-def _check_authority(parsed: x509.Certificate, *, expected: bool) -> None:
-    for extension in parsed.extensions:
-        if extension.critical and extension.oid not in _READ_EXTENSIONS:
-            raise CertificateError(f"critical extension {extension.oid.dotted_string} is not of this profile")
-    try:
-        constraints = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except x509.ExtensionNotFound:
-        raise CertificateError("the certificate has no basic constraints") from None
-    if constraints.ca is not expected:
-        kind = "is not" if expected else "is"
-        raise CertificateError(f"the certificate {kind} an authority's")
-
-
-def _attribute(parsed: x509.Certificate, oid: ObjectIdentifier) -> str | None:
-    values = parsed.subject.get_attributes_for_oid(oid)
-    if len(values) > 1:
-        raise CertificateError(f"the subject holds {oid.dotted_string} twice")
-    return str(values[0].value) if values else None
-
-
-def _name(parsed: x509.Certificate, oid: ObjectIdentifier) -> str:
-    value = _attribute(parsed, oid)
-    if value is None or not re.fullmatch(NAME_PATTERN, value):
-        raise CertificateError(
-            f"subject attribute {oid.dotted_string} is not a name of 1 to 64 of [a-z0-9_-]"
-        )
-    return value
-
-
-def _role(parsed: x509.Certificate) -> Role:
-    value = _attribute(parsed, NameOID.ORGANIZATIONAL_UNIT_NAME)
-    try:
-        return Role(value or "")
-    except ValueError:
-        raise CertificateError(f"{value!r} is not a role") from None
-
-
-def _generation(parsed: x509.Certificate, role: Role) -> int:
-    value = _attribute(parsed, NameOID.SERIAL_NUMBER)
-    if role is not Role.COORDINATOR:
-        if value is not None:
-            raise CertificateError(f"a {role} has no generation")
-        return 0
-    if value is None or not re.fullmatch(r"0|[1-9][0-9]{0,9}", value) or int(value) not in _GENERATIONS:
-        raise CertificateError("a coordinator's serialNumber must be its generation, 0 to 2^32 - 1")
-    return int(value)
+    def _registrar_of(self, parsed: x509.Certificate) -> Registrar | None:
+        """Whose signature to expect: the registrar's by its name, else the root's."""
+        known = self._registrar
+        return known if known is not None and parsed.issuer == known.certificate.subject else None

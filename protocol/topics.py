@@ -49,6 +49,11 @@ class Topics:
         """The newest model."""
         return f"{self._people}/model"
 
+    @property
+    def broker_status(self) -> str:
+        """What a broker's guard says of it."""
+        return f"{self._people}/broker"
+
     def device_status(self, device: DeviceId) -> str:
         """One device's presence."""
         return f"{self._people}/devices/{device}"
@@ -94,6 +99,24 @@ class Topics:
     def high_water(self) -> str:
         """How far the coordinator has come, for a later one; retained."""
         return f"{self._machines}/coordinator/high-water"
+
+    @property
+    def revocations(self) -> str:
+        """The registrar's newest revocation list; retained."""
+        return f"{self._machines}/registrar/revocations"
+
+    def enrolment_request(self, applicant: str) -> str:
+        """A certificate is asked for, by a device or by the id of a claim."""
+        return f"{self._machines}/enrolment/{applicant}/request"
+
+    def enrolment_answer(self, applicant: str) -> str:
+        """What the registrar answered."""
+        return f"{self._machines}/enrolment/{applicant}/answer"
+
+    @property
+    def every_enrolment_request(self) -> str:
+        """Filter of all requests."""
+        return self.enrolment_request("+")
 
     def upload(self, shard: str, device: DeviceId) -> str:
         """Chunks of a device's masked update, device to aggregator."""

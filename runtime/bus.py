@@ -6,25 +6,35 @@ from protocol.status import Status, encode_status
 from runtime.clock import Clock
 from runtime.config import BrokerSettings
 from runtime.entropy import Entropy
+from runtime.identity import Identity, client_tls
 
 
 def connect_mqtt(
-    broker: BrokerSettings, *, name: str, will_topic: str, will: Status, clock: Clock, entropy: Entropy
+    broker: BrokerSettings,
+    *,
+    identity: Identity,
+    clock: Clock,
+    entropy: Entropy,
+    will: tuple[str, Status] | None = None,
 ) -> MqttTransport:
     """A transport that is not connected yet.
 
     Args:
         broker: where, and with which login.
-        name: client id, the name of the certificate.
-        will_topic: where the broker says `will` when we vanish.
-        will: what it says.
+        identity: its name is the client id, and its certificate the login where the broker wants TLS.
         clock: time.
         entropy: jitter of reconnects.
+        will: what the broker says when we vanish, and on which topic.
+
+    Raises:
+        IdentityError: the certificate, or the authorities of the broker's, cannot be used.
     """
+    tls = any(address.tls for address in broker.addresses)
     settings = MqttSettings(
         addresses=broker.addresses,
-        client_id=name,
-        will=Will(will_topic, encode_status(will)),
+        client_id=identity.name,
+        will=Will(will[0], encode_status(will[1])) if will else None,
         keepalive=broker.keepalive,
+        tls=client_tls(identity, broker.authorities) if tls else None,
     )
     return MqttTransport(settings, sleep=clock.sleep, uniform=entropy.uniform)

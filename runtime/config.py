@@ -41,12 +41,15 @@ class BrokerSettings(Struct, frozen=True, forbid_unknown_fields=True):
         urls: addresses, tried in order.
         username: for a broker that asks for one.
         password: for a broker that asks for one.
+        authorities: PEM file of those who may vouch for a broker by TLS (`mqtts://`); None is the fleet's
+            root alone.
         keepalive: seconds; a connection that died in silence is noticed within one and a half times as many.
     """
 
     urls: Annotated[tuple[BrokerUrl, ...], Meta(min_length=1)]
     username: str | None = None
     password: SecretStr | None = None
+    authorities: Path | None = None
     keepalive: Annotated[int, Meta(ge=3, le=65_535)] = 30
 
     def __post_init__(self) -> None:

@@ -1,63 +1,72 @@
 """Identities on disk: a folder with the fleet's root, and one certificate and key for each name.
 
 fleet.crt     the root certificate, PEM
-<name>.crt    a certificate, PEM
+<name>.crt    a certificate, PEM; behind it the registrar's, if one issued it
 <name>.key    its Ed25519 private key, PEM (PKCS #8), readable by its owner only
 """
 
-import datetime as dt
 import os
-import re
+import ssl
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from protocol.certificates import Role
+from protocol.certificates import Certificate, FleetTrust, Role
 from protocol.errors import FedfleetError, MisuseError
-from protocol.ids import NAME_PATTERN, UnixTime
+from protocol.ids import UnixTime
+from runtime.files import write_synced
 
 ROOT_FILE = "fleet.crt"
 
-# A development fleet is thrown away long before; provisioning decides for real ones.
-_VALIDITY = dt.timedelta(days=365)
-
 # The owner alone may read and write.
 _PRIVATE_MODE = 0o600
-
-# RFC 5280, section 4.1.2.2: positive and at most 20 octets.
-_SERIAL_BYTES = 19
 
 
 class IdentityError(FedfleetError):
     """An identity cannot be read; the message says the fix."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Identity:
     """Who this program is.
 
     Attributes:
         name: common name of the certificate.
-        certificate: its own, DER.
+        certificate: its own, DER; renewed now and then, under the same key.
         root: the fleet's, DER.
         private_key: signs protocol messages.
+        registrar: certificate of the registrar that issued its own, DER; None where the root did.
+        folder: that it was loaded from.
     """
 
     name: str
     certificate: bytes
     root: bytes
     private_key: Ed25519PrivateKey = field(repr=False)
+    registrar: bytes | None = None
+    folder: Path | None = None
+
+    def trust(self, role: Role, now: UnixTime) -> tuple[FleetTrust, Certificate]:
+        """Whom this program believes, and what its own certificate says.
+
+        Its standing is for others to judge: the revocation list comes with the connection.
+
+        Raises:
+            CertificateError: the certificate is not of this fleet, of another role, or out of date.
+        """
+        trust = FleetTrust(self.root, self.registrar)
+        own = trust.read(self.certificate)
+        own.check(role, now)
+        return trust, own
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 (RFC 8032) signature, 64 bytes."""
@@ -75,127 +84,73 @@ def load_identity(folder: Path, name: str | None = None) -> Identity:
         IdentityError: naming the file and the fix.
     """
     name = name or _only_name(folder)
-    root = _read_certificate(folder / ROOT_FILE)
-    certificate = _read_certificate(folder / f"{name}.crt")
+    root = _read_certificates(folder / ROOT_FILE)[0]
+    certificate, *above = _read_certificates(folder / f"{name}.crt")
     key = _read_key(folder / f"{name}.key")
     if certificate.public_key() != key.public_key():
         raise IdentityError(f"{folder / name}.crt and {name}.key do not belong together; copy both again")
-    return Identity(name, certificate.public_bytes(Encoding.DER), root.public_bytes(Encoding.DER), key)
-
-
-class FleetAuthority:
-    """A fleet's root with its private key: issues certificates for a development fleet.
-
-    Args:
-        root: its certificate.
-        key: its private key.
-        now: wall clock at which everything it issues becomes valid.
-        entropy: gives that many unpredictable bytes.
-    """
-
-    def __init__(
-        self, root: x509.Certificate, key: Ed25519PrivateKey, now: UnixTime, entropy: Callable[[int], bytes]
-    ) -> None:
-        self.root = root
-        self._key = key
-        self._now = now
-        self._entropy = entropy
-
-    @classmethod
-    def create(cls, fleet: str, now: UnixTime, entropy: Callable[[int], bytes]) -> "FleetAuthority":
-        """Make a new fleet with a root of its own.
-
-        Raises:
-            MisuseError: `fleet` is not 1 to 64 of [a-z0-9_-].
-        """
-        _check_name(fleet)
-        key = Ed25519PrivateKey.from_private_bytes(entropy(32))
-        subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, fleet)])
-        builder = _builder(subject, subject, key.public_key(), now, entropy)
-        root = _restricted(builder, authority=True).sign(key, None)
-        return cls(root, key, now, entropy)
-
-    def issue(self, name: str, role: Role, generation: int = 0) -> Identity:
-        """Make a key and a certificate for it.
-
-        Args:
-            name: 1 to 64 of [a-z0-9_-].
-            role: what the holder may do.
-            generation: of a coordinator, 0 to 2^32 - 1.
-
-        Raises:
-            MisuseError: `name` is something else.
-        """
-        _check_name(name)
-        key = Ed25519PrivateKey.from_private_bytes(self._entropy(32))
-        fleet = self.root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0]
-        attributes = [
-            fleet,
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
-            x509.NameAttribute(NameOID.COMMON_NAME, name),
-        ]
-        if role is Role.COORDINATOR:
-            attributes.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, str(generation)))
-        builder = _builder(
-            x509.Name(attributes), self.root.subject, key.public_key(), self._now, self._entropy
-        )
-        certificate = _restricted(builder, authority=False).sign(self._key, None)
-        return Identity(
-            name, certificate.public_bytes(Encoding.DER), self.root.public_bytes(Encoding.DER), key
-        )
+    return Identity(
+        name=name,
+        certificate=certificate.public_bytes(Encoding.DER),
+        root=root.public_bytes(Encoding.DER),
+        private_key=key,
+        registrar=above[0].public_bytes(Encoding.DER) if above else None,
+        folder=folder,
+    )
 
 
 def write_identity(folder: Path, identity: Identity) -> None:
     """Write an identity and its fleet's root, readable by the owner only; the folder is made."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write_private(folder / ROOT_FILE, _pem(identity.root))
-    _write_private(folder / f"{identity.name}.crt", _pem(identity.certificate))
+    write_certificate(folder, identity)
     key = identity.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     _write_private(folder / f"{identity.name}.key", key)
 
 
-def _check_name(name: str) -> None:
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise MisuseError(f'"{name}" is not a name; write 1 to 64 of a-z, 0-9, _ and -')
+def write_certificate(folder: Path, identity: Identity) -> None:
+    """Write the certificate alone, with what is above it: what a renewal changes. Whole or not at all."""
+    chain = _pem(identity.certificate) + (_pem(identity.registrar) if identity.registrar else b"")
+    file = folder / f"{identity.name}.crt"
+    write_synced(file, chain)
+    file.chmod(_PRIVATE_MODE)
 
 
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: Ed25519PublicKey,
-    now: UnixTime,
-    entropy: Callable[[int], bytes],
-) -> x509.CertificateBuilder:
-    start = dt.datetime.fromtimestamp(int(now), tz=dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(int.from_bytes(entropy(_SERIAL_BYTES)) + 1)
-        .not_valid_before(start)
-        .not_valid_after(start + _VALIDITY)
-    )
+def client_tls(identity: Identity, authorities: Path | None) -> ssl.SSLContext:
+    """How this program connects to a broker by TLS: as itself, by TLS 1.3 and nothing older.
+
+    Args:
+        identity: loaded from a folder.
+        authorities: PEM file of those who may vouch for the broker; None is the fleet's root alone.
+
+    Raises:
+        IdentityError: a file cannot be used.
+    """
+    if identity.folder is None:
+        raise MisuseError("TLS needs an identity that was loaded from files")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(authorities or identity.folder / ROOT_FILE)
+    except (OSError, ssl.SSLError) as error:
+        raise IdentityError(f"{authorities} holds no certificates of authorities: {error}") from error
+    load_tls_certificate(context, identity)
+    return context
 
 
-def _restricted(builder: x509.CertificateBuilder, *, authority: bool) -> x509.CertificateBuilder:
-    """What the key may be used for: an authority signs certificates, the others messages and TLS."""
-    usage = x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-    builder = builder.add_extension(usage, critical=True)
-    if authority:
-        return builder
-    return builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+def load_tls_certificate(context: ssl.SSLContext, identity: Identity) -> None:
+    """Have the next connections show the certificate that is on disk now.
+
+    Raises:
+        IdentityError: it cannot be read.
+    """
+    if identity.folder is None:
+        raise MisuseError("TLS needs an identity that was loaded from files")
+    stem = identity.folder / identity.name
+    try:
+        context.load_cert_chain(f"{stem}.crt", f"{stem}.key")
+    except (OSError, ssl.SSLError) as error:
+        raise IdentityError(f"{stem}.crt and .key cannot be used for TLS: {error}") from error
 
 
 def _only_name(folder: Path) -> str:
@@ -220,9 +175,9 @@ def _read(file: Path) -> bytes:
         ) from error
 
 
-def _read_certificate(file: Path) -> x509.Certificate:
+def _read_certificates(file: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificate(_read(file))
+        return x509.load_pem_x509_certificates(_read(file))
     except ValueError as error:
         raise IdentityError(f"{file} is not a PEM certificate; copy it again") from error
 

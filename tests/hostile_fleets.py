@@ -32,7 +32,8 @@ from protocol.messages import (
     encode,
 )
 from protocol.transcript import begin, extend
-from runtime.identity import FleetAuthority, Identity
+from registrar.authority import FleetAuthority
+from runtime.identity import Identity
 
 _M = TypeVar("_M", bound=Message)
 

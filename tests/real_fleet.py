@@ -41,9 +41,10 @@ from protocol.status import (
     read_status,
 )
 from protocol.topics import Topics
+from registrar.authority import FleetAuthority
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
-from runtime.identity import FleetAuthority, write_identity
+from runtime.identity import write_identity
 
 FLEET = "real"
 PATIENCE = 60.0

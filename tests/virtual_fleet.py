@@ -29,8 +29,9 @@ from protocol.messages import Manifest, Message, SurvivorSet, ToDevice
 from protocol.noise import noise_of
 from protocol.phases import Phase
 from protocol.plan import Deadlines, Eligibility, Privacy, SecureAggregation, Training
+from registrar.authority import FleetAuthority
 from runtime.entropy import SeededEntropy
-from runtime.identity import FleetAuthority, Identity
+from runtime.identity import Identity
 from secagg.errors import SecAggError
 from secagg.keys import Secret
 

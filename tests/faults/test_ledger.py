@@ -18,8 +18,8 @@ from protocol.ids import DeviceId, Order
 from protocol.messages import Extension, Message, Stored, SurvivorSet
 from protocol.status import RoundResult
 from protocol.topics import Topics
+from registrar.authority import FleetAuthority
 from runtime.entropy import SeededEntropy
-from runtime.identity import FleetAuthority
 
 SIZE = 6
 ORDER = Order(1, 1, 1)

@@ -17,7 +17,7 @@ from protocol.certificates import Role
 from protocol.frames import seal_frame
 from protocol.ids import DeviceId, Order, UnixTime
 from protocol.messages import MAX_FRAME, Cohort, Decline, Offer, RoundEnded, SealedShares, SurvivorSet
-from runtime.identity import FleetAuthority
+from registrar.authority import FleetAuthority
 
 pytestmark = pytest.mark.broker
 

@@ -51,7 +51,8 @@ from protocol.messages import (
 from protocol.plan import SecureAggregation
 from protocol.transcript import extend
 from protocol.vector import encoding_of, layout_of
-from runtime.identity import FleetAuthority, Identity
+from registrar.authority import FleetAuthority
+from runtime.identity import Identity
 from secagg.keys import RoundSecrets, Secret
 from secagg.pairwise import PairGroup, apply, self_expansion
 from secagg.ring import RingVector

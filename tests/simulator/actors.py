@@ -35,10 +35,11 @@ from protocol.plan import (
 )
 from protocol.status import DeviceStatus, encode_status
 from protocol.topics import Topics
+from registrar.authority import FleetAuthority
 from runtime.compute import Computer
 from runtime.config import BrokerSettings
 from runtime.entropy import SeededEntropy
-from runtime.identity import FleetAuthority, Identity
+from runtime.identity import Identity
 from runtime.status_board import StatusBoard
 from simulator.loop import VirtualLoop
 from simulator.operations import FLOOR, Private

@@ -14,7 +14,7 @@ from protocol import certificates
 from protocol.certificates import FleetTrust, Role
 from protocol.errors import CertificateError
 from protocol.ids import UnixTime
-from runtime.identity import FleetAuthority
+from registrar.authority import FleetAuthority
 
 NOW = UnixTime(1_900_000_000.0)
 YEAR = 365 * 86_400
@@ -123,14 +123,14 @@ def test_a_remembered_certificate_expires_all_the_same() -> None:
 
 def test_a_signature_is_checked_once_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
-    check = certificates._check_signed
+    check = certificates.check_signed
 
     def counting(parsed: x509.Certificate, *, by: x509.Certificate) -> None:
         checked.append(parsed.subject.rfc4514_string())
         check(parsed, by=by)
 
     trust = FleetTrust(ROOT)
-    monkeypatch.setattr(certificates, "_check_signed", counting)
+    monkeypatch.setattr(certificates, "check_signed", counting)
     monkeypatch.setattr(certificates, "MAX_REMEMBERED", 2)
     first, second, third = (AUTHORITY.issue(f"m{i}", Role.DEVICE).certificate for i in range(3))
 

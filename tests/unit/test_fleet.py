@@ -11,8 +11,8 @@ from protocol.ids import ORIGIN, DeviceId, Order, UnixTime
 from protocol.messages import Accept, FromDevice, Message, Offer
 from protocol.status import DeviceState, DeviceStatus, encode_status
 from protocol.topics import Topics
+from registrar.authority import FleetAuthority
 from runtime.entropy import SeededEntropy
-from runtime.identity import FleetAuthority
 
 TOPICS = Topics("test")
 

@@ -9,7 +9,7 @@ from protocol.certificates import Role
 from protocol.frames import seal_frame
 from protocol.ids import ORIGIN, Order, UnixTime
 from protocol.messages import HighWater, RoundEnded
-from runtime.identity import FleetAuthority
+from registrar.authority import FleetAuthority
 
 TOPIC = "flw/1/test/coordinator/high-water"
 

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from protocol.certificates import FleetTrust, Role
 from protocol.errors import MisuseError
 from protocol.ids import UnixTime
-from runtime.identity import FleetAuthority, IdentityError, load_identity, write_identity
+from registrar.authority import FleetAuthority
+from runtime.identity import IdentityError, load_identity, write_identity
 
 NOW = UnixTime(1_900_000_000.0)
 AUTHORITY = FleetAuthority.create("demo", NOW, random.Random(1).randbytes)

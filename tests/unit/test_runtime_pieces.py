@@ -9,7 +9,10 @@ import pytest
 
 from broker.memory import MemoryBroker
 from broker.mqtt import MqttSettings
+from protocol.certificates import Role
+from protocol.ids import UnixTime
 from protocol.status import CoordinatorStatus, DeviceStatus, decode_status
+from registrar.authority import FleetAuthority
 from runtime.bus import connect_mqtt
 from runtime.clock import SystemClock
 from runtime.compute import Computer
@@ -158,11 +161,11 @@ async def test_a_status_shown_without_a_connection_comes_with_the_next_one() -> 
 def test_a_transport_is_built_from_settings_with_its_will(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[MqttSettings] = []
     monkeypatch.setattr("runtime.bus.MqttTransport", lambda settings, **_: built.append(settings))
+    fleet = FleetAuthority.create("test", UnixTime(0.0), SeededEntropy(2).bytes)
     connect_mqtt(
         BrokerSettings(urls=("mqtt://one:1", "mqtt://two:2"), keepalive=7),
-        name="d1",
-        will_topic="fl/1/test/devices/d1",
-        will=DeviceStatus("lost", boot=3),
+        identity=fleet.issue("d1", Role.DEVICE),
+        will=("fl/1/test/devices/d1", DeviceStatus("lost", boot=3)),
         clock=SystemClock(),
         entropy=SeededEntropy(1),
     )

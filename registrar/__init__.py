@@ -1,0 +1,1 @@
+"""The registrar: issues the certificates of a fleet, and takes them back."""
