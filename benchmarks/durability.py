@@ -57,6 +57,7 @@ from runtime.config import BrokerSettings
 from runtime.entropy import SystemEntropy
 from runtime.identity import Identity, load_identity, write_identity
 from runtime.journal import SqlValue, Statement
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
 
@@ -185,10 +186,12 @@ def _equipment(address: BrokerAddress, name: str, seed: int, folder: Path, compu
         floors=Floors(min_cohort=3),
         conditions=ConditionSettings(charging=True, unmetered=True),
     )
+    trust = FleetTrust(identity.root)
     return Equipment(
         settings=settings,
         identity=identity,
-        trust=FleetTrust(identity.root),
+        trust=trust,
+        revocations=RevocationKeeper(trust, CLOCK, own),
         topics=Topics(FLEET),
         transport=transport,
         board=StatusBoard(transport),
@@ -241,10 +244,12 @@ async def coordinator(
             transport=transport,
             board=StatusBoard(transport),
             fleet=Fleet(trust, CLOCK),
+            revocations=RevocationKeeper(trust, CLOCK, folder),
             uploads=uploads,
             state=state,
             computer=computer,
             clock=CLOCK,
+            entropy=SystemEntropy(),
         )
         evaluator = Evaluator(artifact.bundle.encode(), None)
         store = ModelStore(folder)

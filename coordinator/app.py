@@ -26,6 +26,7 @@ from runtime.compute import Computer
 from runtime.entropy import Entropy, SystemEntropy
 from runtime.identity import load_identity
 from runtime.plan_file import load_plan
+from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
@@ -58,6 +59,8 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
         entropy=entropy,
     )
     fleet = Fleet(trust, clock)
+    revocations = RevocationKeeper(trust, clock, settings.state)
+    revocations.recall()
     board = StatusBoard(transport)
     evaluator = Evaluator(artifact.bundle.encode(), settings.evaluation.data)
     workers = settings.workers or len(os.sched_getaffinity(0))
@@ -84,6 +87,7 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             transport=transport,
             board=board,
             fleet=fleet,
+            revocations=revocations,
             uploads=uploads,
             state=state,
             computer=computer,

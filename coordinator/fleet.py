@@ -9,7 +9,7 @@ import structlog
 
 from broker.transport import Delivery
 from coordinator.selection import Candidate
-from protocol.certificates import FleetTrust
+from protocol.certificates import Certificate, FleetTrust
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_device_frame
 from protocol.ids import NAME_PATTERN, ORIGIN, DeviceId, Order, Seconds
@@ -46,6 +46,7 @@ class Fleet:
         self._clock = clock
         self._devices: dict[DeviceId, _Known] = {}
         self._away: dict[DeviceId, int] = {}
+        self._certificates: dict[DeviceId, Certificate] = {}
         self.refused = 0
         self.forget_round()
 
@@ -54,11 +55,18 @@ class Fleet:
         self.on_frame: Callable[[Opened[FromDevice]], None] = lambda _frame: None
         self.on_lost: Callable[[DeviceId], None] = lambda _device: None
         self.on_restarted: Callable[[DeviceId], None] = lambda _device: None
+        self.on_revoked: Callable[[DeviceId], None] = lambda _device: None
 
     def candidates(self) -> list[Candidate]:
         """Devices on offer now, with what they said of themselves."""
         return [
-            Candidate(device, known.offer.idle, known.offer.charging, known.offer.unmetered)
+            Candidate(
+                device,
+                known.offer.idle,
+                known.offer.charging,
+                known.offer.unmetered,
+                self._clock.unix() - self._certificates[device].not_before,
+            )
             for device, known in self._devices.items()
             if not known.lost and self._clock.now() - known.heard <= OFFER_LASTS
         ]
@@ -87,12 +95,28 @@ class Fleet:
             self.refused += 1
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return
+        self.met(frame.signer)
         if isinstance(frame.message, Offer):
             self._offered(frame.sender, frame.message)
         elif frame.sender in self._devices:
             known = self._devices[frame.sender]
             known.heard, known.lost = self._clock.now(), False
         self.on_frame(frame)
+
+    def met(self, certificate: Certificate) -> None:
+        """A device has shown this certificate, now or before a restart."""
+        self._certificates[certificate.subject] = certificate
+
+    def is_revoked(self, device: DeviceId) -> bool:
+        """Whether the certificate that it showed last was taken back."""
+        certificate = self._certificates.get(device)
+        return certificate is not None and self._trust.is_revoked(certificate)
+
+    def list_arrived(self) -> None:
+        """A newer revocation list is in force: who is on it is not on offer any more."""
+        for device in [one for one in self._certificates if self.is_revoked(one)]:
+            self._devices.pop(device, None)
+            self.on_revoked(device)
 
     def _offered(self, device: DeviceId, offer: Offer) -> None:
         before = self._devices.get(device)

@@ -45,6 +45,12 @@ class GoneEntry(_Base, frozen=True, tag="gone"):
     device: Name
 
 
+class RevokedEntry(_Base, frozen=True, tag="revoked"):
+    """`Revoked`."""
+
+    device: Name
+
+
 class UploadedEntry(_Base, frozen=True, tag="uploaded"):
     """`Uploaded`; the content is spooled under its hash."""
 
@@ -89,6 +95,7 @@ Entry = (
     | FrameAgainEntry
     | WokeEntry
     | GoneEntry
+    | RevokedEntry
     | UploadedEntry
     | UploadFailedEntry
     | DoneEntry

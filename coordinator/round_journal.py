@@ -23,6 +23,7 @@ from coordinator.round_entries import (
     FrameEntry,
     GoneEntry,
     ResumedEntry,
+    RevokedEntry,
     Spooled,
     SumEntry,
     UploadedEntry,
@@ -34,7 +35,7 @@ from coordinator.round_entries import (
 from coordinator.round_replay import Replay
 from coordinator.state import CoordinatorState
 from coordinator.stored import NewestRound, Recorded
-from protocol.certificates import FleetTrust
+from protocol.certificates import Certificate, FleetTrust
 from protocol.coordinator_round import CoordinatorRound, Progress
 from protocol.coordinator_work import DecodeSum, ExpandMasks, RecoverKeys
 from protocol.effects import (
@@ -49,6 +50,7 @@ from protocol.effects import (
     Heard,
     Refuse,
     Resumed,
+    Revoked,
     SumKept,
     Uploaded,
     UploadFailed,
@@ -71,6 +73,9 @@ class JournaledRound:
         state: where the round is written down.
         signer: signs decisions.
         clock: time.
+
+    Attributes:
+        signers: of the frames that were replayed.
     """
 
     def __init__(self, half: CoordinatorRound, state: CoordinatorState, signer: Signer, clock: Clock) -> None:
@@ -82,6 +87,7 @@ class JournaledRound:
         self._frames: dict[Decision, bytes] = {}
         self._heard: dict[bytes, int] = {}
         self._spooled = Spooled()
+        self.signers: Sequence[Certificate] = ()
 
     @property
     def over(self) -> bool:
@@ -143,7 +149,7 @@ class JournaledRound:
     def _on_the_clock(self, effect: Effect) -> Effect:
         return WakeAt(Seconds(effect.time + self._origin)) if isinstance(effect, WakeAt) else effect
 
-    def _entry(self, event: CoordinatorEvent) -> Entry | None:  # noqa: C901, PLR0911 - one line an event
+    def _entry(self, event: CoordinatorEvent) -> Entry | None:  # noqa: C901, PLR0911, PLR0912 - one line an event
         match event:
             case Computed(work=work) | ComputeFailed(work=work) if isinstance(work, DONE_AGAIN):
                 return None
@@ -155,6 +161,8 @@ class JournaledRound:
                 return WokeEntry()
             case Gone(device):
                 return GoneEntry(device)
+            case Revoked(device):
+                return RevokedEntry(device)
             case Uploaded(device, ref):
                 return UploadedEntry(device, ref)
             case UploadFailed(device):
@@ -195,6 +203,7 @@ class JournaledRound:
         replay = Replay(self.half, kept, self._state.spool, trust)
         await replay.run()
         self._frames, self._heard, self._spooled = replay.frames, replay.heard, replay.spooled
+        self.signers = replay.signers
         last = kept.events[-1].time if kept.events else 0.0
         self._origin = Seconds(self._clock.now() - last)
         return replay.under_way

@@ -17,6 +17,7 @@ from coordinator.round_entries import (
     FrameEntry,
     GoneEntry,
     ResumedEntry,
+    RevokedEntry,
     Spooled,
     SumEntry,
     UnknownEntryError,
@@ -28,7 +29,7 @@ from coordinator.round_entries import (
     newest_sum,
 )
 from coordinator.stored import DamagedStateError, NewestRound, decode_stored
-from protocol.certificates import FleetTrust
+from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import BlobRef
 from protocol.coordinator_round import CoordinatorRound
 from protocol.coordinator_work import AddUpdate
@@ -45,6 +46,7 @@ from protocol.effects import (
     KeepSum,
     Receive,
     Resumed,
+    Revoked,
     StopReceiving,
     SumKept,
     Uploaded,
@@ -96,6 +98,11 @@ class Replay:
         self.heard: dict[bytes, int] = {}
         self.spooled = Spooled()
 
+    @property
+    def signers(self) -> list[Certificate]:
+        """Of every frame, the newest last."""
+        return [frame.signer for frame in self._opened]
+
     async def run(self) -> None:
         """Tell the half everything again.
 
@@ -134,6 +141,8 @@ class Replay:
                 return Woke()
             case GoneEntry(device):
                 return Gone(DeviceId(device))
+            case RevokedEntry(device):
+                return Revoked(DeviceId(device))
             case UploadedEntry(device, ref):
                 self._finish(lambda effect: isinstance(effect, Receive) and effect.device == device)
                 return Uploaded(DeviceId(device), ref, await self._update(DeviceId(device), ref))

@@ -26,6 +26,7 @@ from protocol.effects import (
     Receive,
     Refuse,
     Resumed,
+    Revoked,
     Send,
     StopReceiving,
     SumKept,
@@ -51,6 +52,7 @@ from runtime.clock import Clock
 from runtime.compute import Computer
 from runtime.driver import Driver
 from runtime.entropy import Entropy
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver, UploadStalledError
 
@@ -77,6 +79,7 @@ class Desk:
     transport: Transport
     board: StatusBoard
     fleet: Fleet
+    revocations: RevocationKeeper
     uploads: UploadReceiver
     state: CoordinatorState
     computer: Computer
@@ -129,6 +132,8 @@ class Round:
         self._desk.fleet.on_lost = lambda device: self._start(self._give_up_on(device))
         # A restarted agent has none of the round's secrets left: there is nothing to wait for.
         self._desk.fleet.on_restarted = self._gone
+        self._desk.fleet.on_revoked = self._revoked
+        self._start(self._withdraw_revoked())
         try:
             await self._driver.run(begin, unfinished)
         finally:
@@ -156,6 +161,19 @@ class Round:
         if self._losses_left.get(device, 0):
             self._losses_left[device] -= 1
             self._driver.feed(Gone(device))
+
+    async def _withdraw_revoked(self) -> None:
+        """Whoever was revoked since it spoke, while the coordinator was down; on a turn of its own: begun."""
+        for certificate in self._half.signers:
+            self._desk.fleet.met(certificate)
+        for device in tuple(self._frames_left):
+            if self._desk.fleet.is_revoked(device):
+                self._revoked(device)
+
+    def _revoked(self, device: DeviceId) -> None:
+        if self._frames_left.get(device, 0):
+            self._frames_left[device] = 0
+            self._driver.feed(Revoked(device))
 
     def _heard(self, frame: Opened[FromDevice]) -> None:
         """What is not for this round, or too much, is kept from the half and from the journal."""

@@ -34,7 +34,7 @@ from protocol.certificates import FleetTrust
 from protocol.chunks import describe
 from protocol.coordinator_round import CoordinatorRound, aborted_end
 from protocol.effects import Begin, Commit, Effect, Resumed
-from protocol.errors import FedfleetError, MisuseError
+from protocol.errors import CertificateError, FedfleetError, MisuseError
 from protocol.frames import seal_frame
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
 from protocol.messages import (
@@ -113,6 +113,7 @@ class Run:
         self._outrun = asyncio.Event()
         self._half: JournaledRound | None = None
         self._notices = Notices(desk)
+        desk.revocations.on_newer = desk.fleet.list_arrived
         self._state.journal.on_trouble = self._disk_trouble
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -122,6 +123,7 @@ class Run:
             OutrunError: see there.
         """
         desk, topics = self._desk, self._desk.topics
+        await desk.transport.subscribe(topics.revocations, desk.revocations.message_arrived)
         await desk.transport.subscribe(topics.high_water, self._marks.frame_arrived)
         await desk.transport.subscribe(topics.every_offer, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_outbox, desk.fleet.frame_arrived)
@@ -273,8 +275,16 @@ class Run:
                     if isinstance(choice, Choice | BudgetSpent):
                         return number, choice
                     why = choice.reason
-            self._notices.show("online", why)
+            self._notices.show("online", self._list_trouble() or why)
             await self._desk.clock.sleep(LOOK_AGAIN)
+
+    def _list_trouble(self) -> str:
+        """Under an expired list no device counts, and nobody would see why there are none."""
+        try:
+            self._trust.check_list(self._desk.clock.unix())
+        except CertificateError as error:
+            return str(error)
+        return ""
 
     async def _open_round(self, number: int, choice: Choice) -> None:
         order = self._next_order(number)
@@ -351,6 +361,7 @@ class Run:
                 members=len(choice.invited),
                 clip=clip_now(self._plan, self._state.clip),
                 shard=self._settings.shard,
+                revocations=self._trust.sequence,
             )
             encoding_of(manifest)
         except PrivacyError as error:

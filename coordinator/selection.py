@@ -18,12 +18,14 @@ class Candidate:
         idle: its load is below its own limit.
         charging: on mains power or charging; None when it does not know.
         unmetered: its network costs nothing per byte; None when it does not know.
+        enrolled: for how long it has been, in seconds.
     """
 
     device: DeviceId
     idle: bool = True
     charging: bool | None = None
     unmetered: bool | None = None
+    enrolled: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,11 @@ def select(
         limits: what privacy asks.
     """
     needed = selection.min_cohort
-    eligible = [one.device for one in offers if _is_eligible(one, selection.eligibility)]
+    eligible = [
+        one.device
+        for one in offers
+        if _is_eligible(one, selection.eligibility) and one.enrolled >= selection.min_enrolled_age
+    ]
     if len(eligible) < needed:
         return NotEnough(
             f"{len(eligible)} of {len(offers)} devices on offer are eligible; the plan wants {needed}"

@@ -28,6 +28,7 @@ from runtime.clock import Clock, SystemClock, happens
 from runtime.compute import Computer
 from runtime.entropy import Entropy, SystemEntropy
 from runtime.identity import load_identity
+from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 
@@ -67,6 +68,9 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
         clock=clock,
         entropy=entropy,
     )
+    revocations = RevocationKeeper(trust, clock, settings.state)
+    # What came with the certificate counts until the broker tells more.
+    revocations.recall([settings.identity])
     worker = TrainingWorker()
     async with Computer(workers=0) as computer:
         try:
@@ -74,6 +78,7 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
                 settings=settings,
                 identity=identity,
                 trust=trust,
+                revocations=revocations,
                 topics=topics,
                 transport=transport,
                 board=StatusBoard(transport),
@@ -111,6 +116,7 @@ class Agent:
         transport, topics = self._with.transport, self._with.topics
         transport.on_connection(self._connection_changed)
         # Before connecting, so that nothing is missed that a persistent session has kept.
+        await transport.subscribe(topics.revocations, self._with.revocations.message_arrived)
         await transport.subscribe(topics.inbox(self._with.device), self._inbox_arrived)
         await transport.subscribe(topics.coordinator_status, self._coordinator_changed)
         async with transport, self._with.board:
@@ -207,6 +213,7 @@ class Agent:
             charging=conditions.charging,
             unmetered=conditions.unmetered,
             started=self._with.clock.unix(),
+            min_enrolled_age=self._with.settings.floors.min_enrolled_age,
             privacy=self._with.stance,
         )
         if self._participation is not None:

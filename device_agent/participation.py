@@ -51,6 +51,7 @@ from runtime.driver import Driver
 from runtime.entropy import Entropy
 from runtime.files import in_words
 from runtime.identity import Identity
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from runtime.transfers import Uploader, fetch_blob
 from secagg.keys import SECRET_SIZE, Secret
@@ -65,6 +66,7 @@ class Equipment:
     settings: AgentSettings
     identity: Identity
     trust: FleetTrust
+    revocations: RevocationKeeper
     topics: Topics
     transport: Transport
     board: StatusBoard

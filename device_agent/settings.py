@@ -29,10 +29,13 @@ class Floors(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         min_cohort: it reveals nothing in a round of fewer devices.
         corrupt_fraction: it declines a plan that assumes fewer corrupt devices than this part.
+        min_enrolled_age: seconds for which the other members must have been enrolled: a registrar that works
+            with the coordinator then has to prepare the devices that it invents.
     """
 
     min_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)] = 5
     corrupt_fraction: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.3
+    min_enrolled_age: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
 
 
 class PrivacySettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -37,7 +37,7 @@ class DeviceData(Struct, frozen=True):
     """What one device holds.
 
     Attributes:
-        name: "watch-01" and so on, in the order person, arm, exercise.
+        name: "wrist-01" and so on, in the order person, arm, exercise.
         x_train: windows, float32 (n, 6, 128).
         y_train: exercise 0 to 6, int64 (n,).
         x_test: windows from the last quarter of every recording, float32 (m, 6, 128).
@@ -76,7 +76,7 @@ def load_watch(split: Literal["subject", "subject-side"] | int = "subject") -> l
     bounds = np.linspace(0, len(recordings), count + 1).round().astype(int)
     width = len(str(count))
     return [
-        _device(f"watch-{index:0{width}}", recordings[start:end])
+        _device(f"wrist-{index:0{width}}", recordings[start:end])
         for index, (start, end) in enumerate(pairwise(bounds), start=1)
     ]
 

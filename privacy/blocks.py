@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.clipping import clamp
+from privacy.clipping import clamp, clip_l2
 from privacy.errors import QuantizationError
 from privacy.quantization import Integers, RandomBytes, dequantize, quantize, scale_for
 from privacy.rotation import rotate, sign_bytes, unrotate
@@ -39,6 +39,10 @@ _START_BYTES = 8
 _LENGTH_TAIL = 8.0
 _FLOAT32_SLACK = 1e-5
 """Relative: a clamp to a float32 bound and a float64 product may differ by the last bits."""
+
+_FLOAT32_ROUNDING = 2.0**-22
+"""Relative: what the rotation and the cut after it, both in float32, may lengthen a vector by; far below a
+level, unless levels are finer than float32 itself, where rounding would find no short enough draw."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class RotatedBlock:
         start, signs = self._choices()
         rotated = update.astype(np.float32)
         rotate(rotated, signs)
+        rotated, _ = clip_l2(rotated, self.clip * (1 - _FLOAT32_ROUNDING))
         window = np.roll(rotated, -start)[: self.kept] if self.kept < self.size else rotated
         return round_within(window, weight * self.scale, self.norm_squared, random_bytes), 0.0
 

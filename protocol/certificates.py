@@ -153,6 +153,15 @@ class FleetTrust:
                 f"revocation list {known.sequence} has expired; is the registrar running and connected?"
             )
 
+    def is_revoked(self, certificate: Certificate) -> bool:
+        """Whether the newest list of its registrar takes it back."""
+        known = self.revocations
+        return (
+            known is not None
+            and certificate.issuer == known.registrar.key
+            and certificate.serial in known.serials
+        )
+
     def check_standing(self, certificate: Certificate, now: UnixTime) -> None:
         """What a registrar has signed must stand under its current list.
 
@@ -167,7 +176,7 @@ class FleetTrust:
         self.check_list(now)
         if certificate.issuer != known.registrar.key:
             raise CertificateError(f"{certificate.subject}'s certificate is by a registrar of the past")
-        if certificate.serial in known.serials:
+        if self.is_revoked(certificate):
             raise CertificateError(f"{certificate.subject}'s certificate was revoked")
 
     # Certificates.

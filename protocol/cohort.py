@@ -1,13 +1,12 @@
 """The cohort U1 as both halves of the round read it: verified keys, graph, threshold, share points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from protocol.certificates import FleetTrust
 from protocol.errors import CohortError, TranscriptError
-from protocol.frames import Opened, open_device_frame
-from protocol.ids import DeviceId, UnixTime
+from protocol.frames import Opened
+from protocol.ids import DeviceId
 from protocol.messages import Cohort, FromDevice, Manifest, RoundKeys, encode
 from protocol.noise_cost import survivors_needed
 from protocol.transcript import extend
@@ -64,7 +63,10 @@ class CohortView:
 
 
 def read_cohort(
-    cohort: Cohort, manifest: Manifest, context: bytes, trust: FleetTrust, now: UnixTime
+    cohort: Cohort,
+    manifest: Manifest,
+    context: bytes,
+    open_frame: Callable[[bytes], Opened[FromDevice]],
 ) -> CohortView:
     """Check a cohort and derive what follows from it.
 
@@ -72,8 +74,7 @@ def read_cohort(
         cohort: as decided by the coordinator.
         manifest: of the round.
         context: T0.
-        trust: the fleet's root; every member must hold a device certificate under it.
-        now: wall clock for certificate validity.
+        open_frame: verifies the frame of a member: whom to accept is for each side to say.
 
     Raises:
         CohortError: size, order, repeated names or keys, low-order points, unreachable threshold.
@@ -87,7 +88,7 @@ def read_cohort(
             f"the cohort has {len(cohort.members)} members; "
             f"the manifest allows {manifest.min_cohort} to {manifest.max_cohort}"
         )
-    frames = [open_device_frame(frame, trust, now) for frame in cohort.members]
+    frames = [open_frame(frame) for frame in cohort.members]
     keys = {frame.sender: keys_of(frame, manifest, context) for frame in frames}
     _check_distinct([frame.sender for frame in frames], keys)
     settings = manifest.secure_aggregation

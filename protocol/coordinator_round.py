@@ -48,6 +48,7 @@ from protocol.effects import (
     Heard,
     Refuse,
     Resumed,
+    Revoked,
     StopReceiving,
     SumKept,
     Uploaded,
@@ -213,6 +214,8 @@ class CoordinatorRound:
             case Gone(device):
                 self._gone.add(device)
                 return self._state.give_up(device) if isinstance(self._state, Collecting) else []
+            case Revoked(device):
+                return self._revoked(device)
             case Woke():
                 return self._woke(now)
             case Uploaded():
@@ -229,6 +232,12 @@ class CoordinatorRound:
                 return self._end(Move.QUORUM, "")
             case Resumed(away):
                 return self._resumed(away, now)
+
+    def _revoked(self, device: DeviceId) -> list[Effect]:
+        self._declined.add(device)
+        if isinstance(self._state, Inviting):
+            self._state.withdraw(device)
+        return self._state.give_up(device) if isinstance(self._state, Collecting) else []
 
     # Messages.
 
@@ -341,7 +350,7 @@ class CoordinatorRound:
 
     def _form(self, state: Keying) -> list[Effect]:
         self._computing = True
-        return [Compute(FormCohort(state.cohort(), self.manifest, self._t0, self._trust, self._started))]
+        return [Compute(FormCohort(state.cohort(), self.manifest, self._t0, self._trust))]
 
     def _recover(self, state: Recovering) -> list[Effect]:
         if state.tried == len(state.reveals):

@@ -11,9 +11,11 @@ from privacy.encoding import MeanUpdate, UpdateEncoding
 from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef
 from protocol.cohort import CohortView, read_cohort
-from protocol.ids import DeviceId, Order, UnixTime
+from protocol.frames import Opened, reopen_device_frame
+from protocol.ids import DeviceId, Order
 from protocol.messages import (
     Cohort,
+    FromDevice,
     Manifest,
     ShareDelivery,
 )
@@ -45,13 +47,19 @@ class FormCohort:
     manifest: Manifest
     context: bytes
     trust: FleetTrust
-    now: UnixTime
     heavy: ClassVar[bool] = False
 
     def run(self) -> FormedCohort:
-        """Compute it; raises PeerError when the members cannot form a cohort."""
-        view = read_cohort(self.cohort, self.manifest, self.context, self.trust, self.now)
+        """Compute it; raises PeerError when the members cannot form a cohort.
+
+        Each member was judged when its keys came, and taken out when it was revoked since; so the cohort can
+        be formed again from the journal, whatever the date.
+        """
+        view = read_cohort(self.cohort, self.manifest, self.context, self._open)
         return FormedCohort(self.cohort, view, view.neighbours())
+
+    def _open(self, frame: bytes) -> Opened[FromDevice]:
+        return reopen_device_frame(frame, self.trust)
 
 
 @dataclass(frozen=True)

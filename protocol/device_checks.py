@@ -6,7 +6,7 @@ from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import check
 from protocol.device_privacy import PrivacyStance, check_noise
 from protocol.device_work import Membership
-from protocol.errors import ManifestError, OrderError, ProtocolError, SetError
+from protocol.errors import CertificateError, ManifestError, OrderError, ProtocolError, SetError
 from protocol.ids import DeviceId, Order, UnixTime
 from protocol.messages import Manifest
 from protocol.plan import Eligibility
@@ -49,6 +49,7 @@ class DeviceContext:
         corrupt_fraction: its own floor of the assumed corrupt part, gamma.
         idle: condition now; `charging` and `unmetered` likewise.
         started: wall clock when the round began, for certificate validity.
+        min_enrolled_age: seconds for which another member must have been enrolled.
         privacy: what it insists on and has spent.
     """
 
@@ -60,6 +61,7 @@ class DeviceContext:
     charging: bool
     unmetered: bool
     started: UnixTime
+    min_enrolled_age: float = 0.0
     privacy: PrivacyStance = field(default_factory=PrivacyStance)
 
 
@@ -73,6 +75,7 @@ def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceConte
     if manifest.fleet != context.trust.fleet:
         raise ManifestError(f"the manifest is of fleet {manifest.fleet}")
     check_generation(manifest.order, signer)
+    _check_revocations(manifest, context)
     if manifest.max_cohort < max(context.min_cohort, manifest.min_cohort):
         raise ManifestError(
             f"a cohort of at most {manifest.max_cohort} can't reach the floor of {context.min_cohort}"
@@ -92,6 +95,18 @@ def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceConte
         raise ManifestError(f"{manifest.weights.size} bytes are no vector of float32")
     encoding_of(manifest)
     check_noise(manifest)
+
+
+def _check_revocations(manifest: Manifest, context: DeviceContext) -> None:
+    """Coordinator and device must go by the same list, and a current one."""
+    theirs, ours = manifest.revocations, context.trust.sequence
+    if theirs != ours:
+        behind = "the coordinator" if theirs < ours else "this device"
+        raise ManifestError(f"{behind} is behind: revocation lists {theirs} there, {ours} here")
+    try:
+        context.trust.check_list(context.started)
+    except CertificateError as error:
+        raise ManifestError(str(error)) from error
 
 
 def missing_condition(asked: Eligibility, has: DeviceContext) -> str:

@@ -296,6 +296,7 @@ class DeviceRound:
                     floor=self._floor,
                     trust=self._context.trust,
                     now=self._context.started,
+                    min_enrolled_age=self._context.min_enrolled_age,
                     secrets=self._live_secrets,
                 )
             )

@@ -15,12 +15,13 @@ from protocol.certificates import FleetTrust
 from protocol.chunks import BlobRef, describe
 from protocol.cohort import CohortView, read_cohort
 from protocol.errors import CohortError, ConfirmationError, FrameError, ShareDeliveryError
-from protocol.frames import verify_signature
+from protocol.frames import Opened, open_device_frame, verify_signature
 from protocol.ids import DeviceId, UnixTime
 from protocol.messages import (
     Cohort,
     Confirmation,
     Confirmations,
+    FromDevice,
     Manifest,
     RoundKeys,
     SealedShares,
@@ -88,6 +89,7 @@ class JoinCohort:
     floor: int
     trust: FleetTrust
     now: UnixTime
+    min_enrolled_age: float
     secrets: RoundSecrets = field(repr=False)
     heavy: ClassVar[bool] = False
 
@@ -97,7 +99,7 @@ class JoinCohort:
             raise CohortError(
                 f"the cohort has {len(self.cohort.members)} members; this device's floor is {self.floor}"
             )
-        view = read_cohort(self.cohort, self.manifest, self.context, self.trust, self.now)
+        view = read_cohort(self.cohort, self.manifest, self.context, self._open)
         entry = view.keys.get(self.own)
         if entry is None or (entry.mask_key, entry.seal_key) != (
             self.own_keys.mask_key,
@@ -107,6 +109,15 @@ class JoinCohort:
         neighbours = view.neighbours_of(self.own)
         channels = {device: self._channel(view, device) for device in sorted(neighbours)}
         return Membership(view, neighbours, channels, self._shares(view, channels))
+
+    def _open(self, frame: bytes) -> Opened[FromDevice]:
+        """A member, who must stand now: certificates made on the spot may be a coordinator's own."""
+        opened = open_device_frame(frame, self.trust, self.now)
+        age = self.now - opened.signer.not_before
+        if age < self.min_enrolled_age and opened.sender != self.own:
+            floor = self.min_enrolled_age
+            raise CohortError(f"{opened.sender} was enrolled {age:.0f} s ago; the floor here is {floor:.0f}")
+        return opened
 
     def _channel(self, view: CohortView, device: DeviceId) -> Channel:
         return open_channel(

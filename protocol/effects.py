@@ -248,6 +248,13 @@ class Gone:
 
 
 @dataclass(frozen=True)
+class Revoked:
+    """A device's certificate was taken back: it is in no cohort that forms from now on."""
+
+    device: DeviceId
+
+
+@dataclass(frozen=True)
 class Uploaded:
     """An upload is complete; its bytes have the promised hash."""
 
@@ -336,7 +343,7 @@ class DeviceFailed:
 
 
 CoordinatorEvent = (
-    Begin | Woke | Computed | ComputeFailed | Heard | Gone | Uploaded | UploadFailed | SumKept | Committed
-    | Resumed
+    Begin | Woke | Computed | ComputeFailed | Heard | Gone | Revoked | Uploaded | UploadFailed | SumKept
+    | Committed | Resumed
 )  # fmt: skip
 DeviceEvent = Begin | Woke | Computed | ComputeFailed | Told | Reconnected | Fetched | Trained | DeviceFailed

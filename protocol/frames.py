@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
 from protocol.certificates import MAX_CERTIFICATE, Certificate, FleetTrust, Role
-from protocol.errors import MAX_CAUSE, FrameError
+from protocol.errors import MAX_CAUSE, CertificateError, FrameError
 from protocol.ids import DeviceId, Name, UnixTime
 from protocol.messages import (
     MAX_FRAME,
@@ -128,6 +128,8 @@ def reopen_device_frame(data: bytes, trust: FleetTrust) -> Opened[FromDevice]:
     """
     frame = _decode(data)
     signer = trust.read(frame.certificate)
+    if signer.role is not Role.DEVICE or signer.subject != frame.sender:
+        raise CertificateError(f"{frame.sender} shows the certificate of the {signer.role} {signer.subject}")
     verify_signature(signer.public_key, frame.sender, frame.body, frame.signature)
     return Opened(signer, decode_from_device(frame.body), frame.body, data, frame.signature)
 

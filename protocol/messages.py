@@ -166,6 +166,7 @@ class Manifest(Message, frozen=True, tag="manifest"):
         order: the round.
         protocol: which secure aggregation; later protocols add their own parameters.
         plan: hash of the whole plan.
+        revocations: number of the newest revocation list that the coordinator has; 0 is none.
         bundle: the training artifact.
         weights: the global model, flat little-endian float32.
         training: what to do on the device.
@@ -182,6 +183,7 @@ class Manifest(Message, frozen=True, tag="manifest"):
     order: Order
     protocol: Literal["pairwise"]
     plan: Hash
+    revocations: Annotated[int, Meta(ge=0, lt=2**53)]
     bundle: BlobRef
     weights: BlobRef
     training: Training

@@ -95,6 +95,8 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
         over_selection: invited = ceil(wanted * over_selection), 1 to 3 (Bonawitz et al. 2019 use 1.3).
         min_cohort: a round with fewer members than this is aborted, at least 3.
         eligibility: conditions.
+        min_enrolled_age: seconds for which a device must have been enrolled; as large as the largest floor of
+            the devices, which leave a cohort that holds a younger one.
     """
 
     count: Annotated[int, Meta(ge=3, le=MAX_COHORT)] | None = None
@@ -102,6 +104,7 @@ class Selection(Struct, frozen=True, forbid_unknown_fields=True):
     over_selection: Annotated[float, Meta(ge=1.0, le=3.0)] = 1.3
     min_cohort: Annotated[int, Meta(ge=3, le=MAX_COHORT)] = 5
     eligibility: Eligibility = Eligibility()
+    min_enrolled_age: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
 
 
 class SecureAggregation(Struct, frozen=True, forbid_unknown_fields=True):

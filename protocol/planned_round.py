@@ -26,6 +26,7 @@ def planned_manifest(
     members: int,
     clip: float | None,
     shard: str,
+    revocations: int = 0,
 ) -> Manifest:
     """What devices are told.
 
@@ -38,6 +39,7 @@ def planned_manifest(
         members: most members of the cohort.
         clip: of this round where it is adaptive; None is the plan's.
         shard: where uploads go.
+        revocations: number of the coordinator's revocation list.
 
     Raises:
         ImpossiblePrivacyError: no round of so many members can be as private as the plan wants.
@@ -54,6 +56,7 @@ def planned_manifest(
         order=order,
         protocol="pairwise",
         plan=plan_hash(plan),
+        revocations=revocations,
         bundle=bundle,
         weights=weights,
         training=plan.training,

@@ -16,12 +16,13 @@ from protocol.certificates import Role
 from protocol.cohort import CohortView, read_cohort
 from protocol.coordinator_work import FormCohort
 from protocol.device_work import MaskUpdate
-from protocol.frames import Signer, open_device_frame, seal_frame
+from protocol.frames import Opened, Signer, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Seconds
 from protocol.messages import (
     Cohort,
     Confirmation,
     Confirmations,
+    FromDevice,
     Message,
     Reveal,
     RoundKeys,
@@ -119,7 +120,10 @@ class HostileCoordinator(VirtualFleet):
 
     def view(self, cohort: Cohort) -> CohortView:
         """What follows from a valid cohort."""
-        return read_cohort(cohort, self.manifest, self.t0, self.trust, NOW)
+        return read_cohort(cohort, self.manifest, self.t0, self._open)
+
+    def _open(self, frame: bytes) -> Opened[FromDevice]:
+        return open_device_frame(frame, self.trust, NOW)
 
     def share_set(self, t1: bytes, *names: str) -> ShareSet:
         """The share set of these devices, or of all."""
@@ -189,7 +193,7 @@ class WatchedFleet(VirtualFleet):
                 first = self._decided.setdefault(type(decision), encode(decision))
                 assert first == encode(decision), f"I3: a second {type(decision).__name__}"
             case fx.Compute(FormCohort(cohort=cohort)):
-                self._threshold = read_cohort(cohort, self.manifest, self._t0, self.trust, NOW).threshold
+                self._threshold = FormCohort(cohort, self.manifest, self._t0, self.trust).run().view.threshold
             case fx.Commit(survivors=survivors):
                 assert self.mean is None, "I4: committed twice"
                 assert survivors == len(self.survivors)

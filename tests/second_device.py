@@ -306,6 +306,7 @@ def check_manifest(manifest: Message, fleet: str, own: SecondDevice) -> None:
     asked, secure = manifest["eligibility"], manifest["secure_aggregation"]
     need(manifest["protocol"] == "pairwise", "another protocol")
     need(manifest["fleet"] == fleet == subject(own.root, "O"), "another fleet")
+    need(manifest["revocations"] == 0, "a revocation list that this device does not have")
     need(manifest["max_cohort"] >= max(own.floor, manifest["min_cohort"]), "a cohort below the floor")
     need(secure["corrupt_fraction"] >= own.gamma_floor, "too small a corrupt part")
     need(all(word in own.meets for word, wanted in asked.items() if wanted is True), "a condition not met")
@@ -337,11 +338,29 @@ TEXT, NUMBER, HASH, KEY, NAMES = str, (int, float), 32, 32, [str]
 ORDER = fields("generation epoch round", int, int, int)
 BLOB = fields("sha256 size chunk_size chunk_hashes", HASH, int, int, [HASH])
 FRAME = fields("sender certificate body signature", TEXT, bytes, bytes, 64)
-MANIFEST = "fleet order protocol plan bundle weights training eligibility secure_aggregation noise"
+MANIFEST = (
+    "fleet order protocol plan revocations bundle weights training eligibility secure_aggregation noise"
+)
 MESSAGES = {
     "manifest": fields(
         f"{MANIFEST} min_cohort max_cohort deadlines shard",
-        *(TEXT, ORDER, TEXT, HASH, BLOB, BLOB, dict, dict, dict, (dict, type(None)), int, int, dict, TEXT),
+        *(
+            TEXT,
+            ORDER,
+            TEXT,
+            HASH,
+            int,
+            BLOB,
+            BLOB,
+            dict,
+            dict,
+            dict,
+            (dict, type(None)),
+            int,
+            int,
+            dict,
+            TEXT,
+        ),
     ),
     "round-keys": fields("order T mask_key seal_key", ORDER, HASH, KEY, KEY),
     "cohort": fields("order T members", ORDER, HASH, [bytes]),

@@ -69,6 +69,7 @@ def manifest_for(
         order=order or Order(1, 1, 1),
         protocol="pairwise",
         plan=bytes(32),
+        revocations=0,
         bundle=describe(BUNDLE),
         weights=describe(np.zeros(size, "<f4").tobytes()),
         training=Training(max_examples=100),

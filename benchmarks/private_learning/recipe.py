@@ -98,6 +98,7 @@ class Rules:
             order=Order(1, 1, number),
             protocol="pairwise",
             plan=bytes(32),
+            revocations=0,
             bundle=describe(b"bundle"),
             weights=describe(bytes(4 * self.size)),
             training=Training(),

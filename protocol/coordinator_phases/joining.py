@@ -57,6 +57,11 @@ class Inviting:
         self.shown.update(dict.fromkeys(shown, frame.sender))
         self.keys.setdefault(frame.sender, (frame.frame, keys))
 
+    def withdraw(self, device: DeviceId) -> None:
+        """It is no member, whatever it has said."""
+        self.accepted.discard(device)
+        self.keys.pop(device, None)
+
     def silent(self) -> AbstractSet[DeviceId]:
         """Neither accepted nor declined."""
         return self.invited - self.accepted - self.declined

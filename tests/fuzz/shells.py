@@ -44,6 +44,7 @@ from protocol.topics import Topics
 from runtime.compute import Computer
 from runtime.config import BrokerSettings
 from runtime.entropy import SeededEntropy
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from runtime.uploads import UploadReceiver
 
@@ -296,6 +297,7 @@ class AgentDoors:
 def _equipment(fleet: VirtualFleet, folder: Path, computer: Computer) -> Equipment:
     transport = MemoryBroker().connect(VICTIM)
     identity = fleet.devices[VICTIM].identity
+    trust = FleetTrust(identity.root)
     return Equipment(
         settings=AgentSettings(
             fleet="test",
@@ -306,7 +308,8 @@ def _equipment(fleet: VirtualFleet, folder: Path, computer: Computer) -> Equipme
             floors=Floors(min_cohort=3),
         ),
         identity=identity,
-        trust=FleetTrust(identity.root),
+        trust=trust,
+        revocations=RevocationKeeper(trust, StillClock(), folder),
         topics=TOPICS,
         transport=transport,
         board=StatusBoard(transport),

@@ -95,6 +95,7 @@ manifests = st.builds(
     Manifest,
     fleet=names,
     plan=of_size(32),
+    revocations=st.integers(0, 2**53 - 1),
     protocol=st.just("pairwise"),
     order=orders.map(lambda order: msgspec.convert(order, Manifest.__annotations__["order"])),
     bundle=blobs.map(lambda blob: BlobRef(*blob[:3], tuple(blob[3]))),
@@ -129,10 +130,10 @@ def test_a_manifest_reads_as_an_array_with_maps_of_the_plans_words(manifest: Man
     tag, *fields = msgpack.unpackb(encode(manifest))
     assert tag == "manifest"
     assert fields[0] == manifest.fleet
-    assert fields[6] == msgspec.to_builtins(manifest.training)
-    assert fields[8] == msgspec.to_builtins(manifest.secure_aggregation)
-    assert fields[9] == (msgspec.to_builtins(manifest.noise) if manifest.noise else None)
-    assert fields[12] == msgspec.to_builtins(manifest.deadlines)
+    assert fields[7] == msgspec.to_builtins(manifest.training)
+    assert fields[9] == msgspec.to_builtins(manifest.secure_aggregation)
+    assert fields[10] == (msgspec.to_builtins(manifest.noise) if manifest.noise else None)
+    assert fields[13] == msgspec.to_builtins(manifest.deadlines)
     assert msgpack.packb([tag, *fields]) == encode(manifest)
 
 

@@ -118,7 +118,7 @@ def _of_another_fleet(fleet: HostileCoordinator) -> bytes:
 
 
 def _by_a_coordinator(fleet: HostileCoordinator) -> bytes:
-    return seal_frame(fleet.authority.issue("d006", Role.COORDINATOR), fleet.said("d006", RoundKeys))
+    return seal_frame(fleet.authority.issue("coordinator-6", Role.COORDINATOR), fleet.said("d006", RoundKeys))
 
 
 def _with_other_keys(fleet: HostileCoordinator) -> bytes:

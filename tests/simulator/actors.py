@@ -40,6 +40,7 @@ from runtime.compute import Computer
 from runtime.config import BrokerSettings
 from runtime.entropy import SeededEntropy
 from runtime.identity import Identity
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from simulator.loop import VirtualLoop
 from simulator.operations import FLOOR, Private
@@ -276,6 +277,7 @@ async def run_device(setting: DeviceSetting, life: Life) -> None:
 async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipment]:
     identity, topics = cast().devices[setting.name], Topics(FLEET)
     memory = AgentMemory(setting.folder)
+    trust = cast().trust(setting.name)
     memory.begin()
     setting.begins(memory)
     will = encode_status(DeviceStatus("lost", boot=memory.boot))
@@ -284,7 +286,8 @@ async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipme
         yield Equipment(
             settings=_settings(setting.folder),
             identity=identity,
-            trust=cast().trust(setting.name),
+            trust=trust,
+            revocations=RevocationKeeper(trust, life.clock, setting.folder),
             topics=topics,
             transport=transport,
             board=StatusBoard(transport),

@@ -29,6 +29,7 @@ from protocol.status import CoordinatorStatus, RoundResult, encode_status
 from protocol.topics import Topics
 from runtime.compute import Computer
 from runtime.entropy import SeededEntropy
+from runtime.revocations import RevocationKeeper
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
 from simulator.actors import FLEET, NO_BROKER, Life, cast
@@ -111,6 +112,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
             transport=transport,
             board=StatusBoard(transport),
             fleet=Fleet(trust, life.clock),
+            revocations=RevocationKeeper(trust, life.clock, setting.folder),
             uploads=uploads,
             state=state,
             computer=computer,

@@ -147,6 +147,13 @@ def test_an_update_at_the_clip_is_not_lost_to_the_last_digits_of_float32(
         assert block.encode(update_of(size, seed=seed), 1.0, entropy(seed))[0].any()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_an_update_at_the_clip_is_not_lost_where_a_level_is_finer_than_float32(seed: int) -> None:
+    block = window(0, kept=SIZE, scale=5e8)
+    integers, _ = block.encode(update_of(seed=seed), 1.0, entropy(seed))
+    assert squared_length(integers) == pytest.approx((5e8 * CLIP) ** 2, rel=1e-5)
+
+
 def test_coordinates_near_the_rings_edge_are_counted() -> None:
     block = replace(window(0, kept=4, scale=1.0), bits=8)
     edge = int(NEAR_EDGE * 128)

@@ -11,9 +11,18 @@ import pytest
 from protocol.certificates import FleetTrust
 from protocol.cohort import read_cohort
 from protocol.errors import PeerError, TranscriptError
-from protocol.frames import open_device_frame
+from protocol.frames import Opened, open_device_frame
 from protocol.ids import Order, UnixTime
-from protocol.messages import Accept, Cohort, Manifest, ShareSet, SurvivorSet, decode_from_coordinator, encode
+from protocol.messages import (
+    Accept,
+    Cohort,
+    FromDevice,
+    Manifest,
+    ShareSet,
+    SurvivorSet,
+    decode_from_coordinator,
+    encode,
+)
 from protocol.transcript import begin, extend
 
 FOLDER = Path(__file__).parents[1] / "vectors"
@@ -21,6 +30,10 @@ VECTORS: dict[str, Any] = json.loads((FOLDER / "transcript.json").read_text())
 CHAIN = [(bytes.fromhex(step["body"]), bytes.fromhex(step["transcript"])) for step in VECTORS["chain"]]
 TRUST = FleetTrust(bytes.fromhex(VECTORS["root"]))
 NOW = UnixTime(VECTORS["now"])
+
+
+def open_member(frame: bytes) -> Opened[FromDevice]:
+    return open_device_frame(frame, TRUST, NOW)
 
 
 def test_the_vectors_are_what_their_script_writes() -> None:
@@ -52,12 +65,12 @@ def test_the_cohort_is_read_as_it_was_written() -> None:
     manifest, cohort = (decode_from_coordinator(body) for body, _ in CHAIN[:2])
     assert isinstance(manifest, Manifest)
     assert isinstance(cohort, Cohort)
-    view = read_cohort(cohort, manifest, CHAIN[0][1], TRUST, NOW)
+    view = read_cohort(cohort, manifest, CHAIN[0][1], open_member)
     assert view.transcript == CHAIN[1][1]
     assert list(view.members) == VECTORS["members"]
     assert (view.degree, view.threshold) == (2, 2)
     with pytest.raises(TranscriptError, match="another round context"):
-        read_cohort(cohort, manifest, CHAIN[1][1], TRUST, NOW)
+        read_cohort(cohort, manifest, CHAIN[1][1], open_member)
 
 
 def test_an_honest_frame_opens() -> None:

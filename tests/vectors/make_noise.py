@@ -55,8 +55,8 @@ def coarse(sigma: float) -> dict[str, Any]:
 
 def body_of(size: int, sketch: float, cohort: dict[str, Any], noise: dict[str, Any]) -> bytes:
     fields = manifest()
-    fields[6], fields[10:13] = blob(bytes(4 * size)), [noise, cohort["fewest"], cohort["most"]]
-    fields[9] = fields[9] | {"bits": 16, "sketch": sketch, "corrupt_fraction": cohort["fraction"]}
+    fields[7], fields[11:14] = blob(bytes(4 * size)), [noise, cohort["fewest"], cohort["most"]]
+    fields[10] = fields[10] | {"bits": 16, "sketch": sketch, "corrupt_fraction": cohort["fraction"]}
     packed: bytes = msgpack.packb(fields)
     return packed
 

@@ -85,8 +85,8 @@ def manifest() -> list[Any]:
         "recovering": 30.0, "max_lifetime": 3600.0,
     }  # fmt: skip
     return [
-        "manifest", "vectors", ORDER, "pairwise", digest(b"plan"), blob(b"bundle"), blob(bytes(20)), training,
-        eligibility, masking, None, 3, 8, deadlines, "main",
+        "manifest", "vectors", ORDER, "pairwise", digest(b"plan"), 0, blob(b"bundle"), blob(bytes(20)),
+        training, eligibility, masking, None, 3, 8, deadlines, "main",
     ]  # fmt: skip
 
 

@@ -1,0 +1,75 @@
+"""The newest revocation list: heard on the bus, kept on disk, told to whoever must act on it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import structlog
+
+from broker.transport import Delivery
+from protocol.certificates import FleetTrust
+from protocol.errors import PeerError
+from runtime.clock import Clock
+from runtime.files import write_synced
+
+FILE = "revocations"
+
+_log = structlog.get_logger(__name__)
+
+
+class RevocationKeeper:
+    """Keeps a program's trust up to date.
+
+    What was heard is written down, so that a broker that plays an older list to a program that was restarted
+    is found out.
+
+    Args:
+        trust: is told of every list.
+        clock: the time.
+        folder: where the newest is written to.
+
+    Attributes:
+        on_newer: called on the event loop after the trust has taken a newer list.
+    """
+
+    def __init__(self, trust: FleetTrust, clock: Clock, folder: Path) -> None:
+        self._trust = trust
+        self._clock = clock
+        self._file = folder / FILE
+        self._writing: asyncio.Task[None] | None = None
+        self.on_newer: Callable[[], None] = lambda: None
+
+    def recall(self, others: Iterable[Path] = ()) -> None:
+        """Read what was written down, here and in other folders, blocking; the newest counts."""
+        for file in (self._file, *(folder / FILE for folder in others)):
+            try:
+                self._trust.heed(file.read_bytes(), self._clock.unix())
+            except FileNotFoundError:
+                continue
+            except (OSError, PeerError) as error:
+                _log.warning("list_not_recalled", file=str(file), cause=str(error))
+
+    def message_arrived(self, delivery: Delivery) -> None:
+        """What was published as the registrar's list."""
+        try:
+            newer = self._trust.heed(delivery.payload, self._clock.unix())
+        except PeerError as error:
+            _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
+            return
+        if newer:
+            _log.info("revocation_list", number=self._trust.sequence)
+            self._writing = asyncio.create_task(self._write(delivery.payload, self._writing))
+            self.on_newer()
+
+    async def _write(self, message: bytes, before: asyncio.Task[None] | None) -> None:
+        """In order; a disk that refuses costs what a restart could have known, and no more."""
+        if before is not None:
+            await before
+        try:
+            await asyncio.to_thread(self._store, message)
+        except OSError as error:
+            _log.warning("list_not_kept", cause=str(error))
+
+    def _store(self, message: bytes) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_synced(self._file, message)
