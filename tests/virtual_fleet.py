@@ -11,6 +11,8 @@ from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
+from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from privacy.encoding import LocalMetrics, MeanUpdate
@@ -29,6 +31,7 @@ from protocol.messages import Manifest, Message, SurvivorSet, ToDevice
 from protocol.noise import noise_of
 from protocol.phases import Phase
 from protocol.plan import Deadlines, Eligibility, Privacy, SecureAggregation, Training
+from protocol.revocations import encode_revocations
 from registrar.authority import FleetAuthority
 from runtime.entropy import SeededEntropy
 from runtime.identity import Identity
@@ -36,6 +39,7 @@ from secagg.errors import SecAggError
 from secagg.keys import Secret
 
 NOW = UnixTime(1_700_000_000.0)
+ENROLLED = UnixTime(NOW - 1000)
 BUNDLE = b"bundle"
 
 
@@ -126,6 +130,8 @@ class VirtualFleet:
         floor: every device's own minimum cohort.
         gamma_floor: every device's own floor of the assumed corrupt part.
         stance: what every device insists on and has spent.
+        registered: whether a registrar has issued the devices' certificates; else the root.
+        min_enrolled_age: every device's own floor.
         manifest: see `manifest_for`.
     """
 
@@ -138,18 +144,26 @@ class VirtualFleet:
         floor: int = 3,
         gamma_floor: float = 0.0,
         stance: PrivacyStance = PrivacyStance(),  # noqa: B008 - frozen
+        registered: bool = False,
+        min_enrolled_age: float = 0.0,
         **manifest: object,
     ) -> None:
         self.random = random.Random(seed)
         self.entropy = SeededEntropy(seed)
-        authority = FleetAuthority.create("test", UnixTime(NOW - 1000), self.entropy.bytes)
+        authority = FleetAuthority.create("test", ENROLLED, self.entropy.bytes)
         self.authority = authority
         self.coordinator_identity = authority.issue("coordinator", Role.COORDINATOR, generation=1)
         self.trust = FleetTrust(self.coordinator_identity.root)
+        self.registrar = FleetAuthority.of_registrar(
+            authority.issue("registrar", Role.REGISTRAR), ENROLLED, self.entropy.bytes
+        )
+        issuer = self.registrar if registered else authority
+        if registered:
+            self.trust.heed(self.revocation_list(), NOW)
         numbers = np.random.default_rng(seed)
         self.devices = {
             DeviceId(f"d{index:03}"): Device(
-                authority.issue(f"d{index:03}", Role.DEVICE),
+                issuer.issue(f"d{index:03}", Role.DEVICE),
                 numbers.normal(0, 0.5, size).astype(np.float32),
                 LocalMetrics(examples=10 + index, evaluated=4, loss_sum=4.0, correct=index % 5),
             )
@@ -158,7 +172,11 @@ class VirtualFleet:
         self.floor = floor
         self.gamma_floor = gamma_floor
         self.stance = stance
-        self.manifest = manifest_for(size, members=devices, **manifest)  # type: ignore[arg-type]
+        self.min_enrolled_age = min_enrolled_age
+        self.manifest = replace(
+            manifest_for(size, members=devices, **manifest),  # type: ignore[arg-type]
+            revocations=self.trust.sequence,
+        )
         self.round = CoordinatorRound(
             self.manifest,
             list(self.devices),
@@ -182,6 +200,20 @@ class VirtualFleet:
         """These vanish, silently, when the coordinator enters the phase."""
         self.losses.setdefault(phase, []).extend(map(DeviceId, devices))
         return self
+
+    def revocation_list(self, *names: str, sequence: int = 1, expires: float = NOW + 1000) -> bytes:
+        """The registrar's, as it is published."""
+        certificates = [self.trust.read(self.devices[DeviceId(name)].identity.certificate) for name in names]
+        revoked = {one.serial: NOW for one in certificates}
+        signed = self.registrar.revocation_list(sequence, revoked, UnixTime(expires))
+        own = self.registrar.certificate.public_bytes(Encoding.DER)
+        return encode_revocations(own, signed.public_bytes(Encoding.DER))
+
+    def revoke(self, *names: str) -> None:
+        """Everybody hears of it now."""
+        self.trust.heed(self.revocation_list(*names, sequence=self.trust.sequence + 1), NOW)
+        for name in names:
+            self._coordinator(fx.Revoked(DeviceId(name)))
 
     def plain_mean(self, without: Collection[str] = ()) -> NDArray[np.float64]:
         """The weighted mean that plain federated averaging would give."""
@@ -249,6 +281,7 @@ class VirtualFleet:
                 unmetered=True,
                 started=NOW,
                 privacy=self.stance,
+                min_enrolled_age=self.min_enrolled_age,
             )
             device.round = DeviceRound(opened, context, Secret(self.entropy.bytes(32)))  # type: ignore[arg-type]
             self._device(name, fx.Begin())

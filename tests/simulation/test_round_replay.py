@@ -203,3 +203,24 @@ async def test_the_sum_after_a_restart_is_the_sum(tmp_path: Path) -> None:
     assert phase is Phase.COMMITTED
     assert fleet.mean is not None
     np.testing.assert_allclose(fleet.mean.mean, fleet.plain_mean(), atol=1e-4)
+
+
+async def test_a_restarted_coordinator_does_not_take_a_revoked_device_back(tmp_path: Path) -> None:
+    fleet = JournaledFleet(tmp_path, 6)
+    units: list[int] = []
+
+    def watching(sender: str, receiver: str, frame: bytes) -> list[bytes]:
+        if receiver == "coordinator" and sender == "d002" and b"round-keys" in frame and not units:
+            fleet._hear(frame)
+            fleet._coordinator(fx.Revoked(DeviceId("d002")))
+            units.append(len(fleet.tape.units))
+        return [frame] if sender != "d002" or not units else []
+
+    fleet.tamper = watching
+    assert fleet.run() is Phase.COMMITTED
+    assert "d002" not in fleet.survivors
+    again = fleet.fresh()
+    await again.replay(fleet.kept(units[0]), fleet.trust)
+    assert "d002" in again.half._declined
+    assert "d002" in {certificate.subject for certificate in again.signers}
+    assert (units[0], *standing(again.half)) in fleet.snapshots

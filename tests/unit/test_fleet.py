@@ -1,5 +1,6 @@
 """Who is on offer: an offer expires, a frame renews it, a will of an earlier boot is old news."""
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from hand_clock import HandClock
 from virtual_fleet import NOW
 
@@ -9,10 +10,12 @@ from protocol.certificates import FleetTrust, Role
 from protocol.frames import Opened, seal_frame
 from protocol.ids import ORIGIN, DeviceId, Order, UnixTime
 from protocol.messages import Accept, FromDevice, Message, Offer
+from protocol.revocations import encode_revocations
 from protocol.status import DeviceState, DeviceStatus, encode_status
 from protocol.topics import Topics
 from registrar.authority import FleetAuthority
 from runtime.entropy import SeededEntropy
+from runtime.identity import Identity
 
 TOPICS = Topics("test")
 
@@ -182,3 +185,61 @@ def test_a_presence_of_what_is_no_name_is_not_remembered() -> None:
         lost = encode_status(DeviceStatus("lost", boot=1))
         yard.fleet.status_arrived(Delivery(TOPICS.device_status(DeviceId(name)), lost, retained=False))
     assert yard.fleet._away == {}
+
+
+class RegisteredYard(Yard):
+    """A coordinator's view of one device that a registrar has enrolled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registrar = self.authority.issue("registrar", Role.REGISTRAR)
+        self.registrar = FleetAuthority.of_registrar(registrar, UnixTime(NOW - 500), SeededEntropy(2).bytes)
+        self.identity = self.registrar.issue("d1", Role.DEVICE)
+        self.trust = FleetTrust(self.identity.root)
+        self.fleet = Fleet(self.trust, self.clock)
+        self.fleet.on_frame = self.frames.append
+        self.revoked: list[DeviceId] = []
+        self.fleet.on_revoked = self.revoked.append
+
+    def publish(self, sequence: int, *identities: Identity) -> None:
+        serials = [self.trust.read(one.certificate).serial for one in identities]
+        revoked = dict.fromkeys(serials, NOW)
+        signed = self.registrar.revocation_list(sequence, revoked, UnixTime(NOW + 1000))
+        own = self.registrar.certificate.public_bytes(Encoding.DER)
+        self.trust.heed(encode_revocations(own, signed.public_bytes(Encoding.DER)), NOW)
+        self.fleet.list_arrived()
+
+
+def test_a_registrars_device_is_heard_once_its_list_is_there() -> None:
+    yard = RegisteredYard()
+    yard.offer()
+    assert not yard.on_offer
+    yard.publish(1)
+    yard.offer()
+    assert yard.on_offer
+    (candidate,) = yard.fleet.candidates()
+    assert candidate.enrolled == 500
+
+
+def test_a_revoked_device_is_not_on_offer_nor_heard_and_the_round_is_told() -> None:
+    yard = RegisteredYard()
+    yard.publish(1)
+    yard.offer()
+    yard.publish(2, yard.identity)
+    assert yard.revoked == ["d1"]
+    assert yard.fleet.is_revoked(DeviceId("d1"))
+    heard = len(yard.frames)
+    yard.offer()
+    assert not yard.on_offer
+    assert len(yard.frames) == heard
+
+
+def test_a_device_that_is_enrolled_again_is_another() -> None:
+    yard = RegisteredYard()
+    yard.publish(1)
+    yard.offer()
+    yard.publish(2, yard.identity)
+    yard.identity = yard.registrar.issue("d1", Role.DEVICE)
+    yard.offer()
+    assert yard.on_offer
+    assert not yard.fleet.is_revoked(DeviceId("d1"))
