@@ -18,7 +18,7 @@ import socket
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -171,8 +171,7 @@ class EmbeddedBroker:
     def _take_free_port(self) -> None:
         with socket.create_server((self._listen, 0)) as probe:
             port = probe.getsockname()[1]
-        old = self.address
-        self.address = BrokerAddress(old.host, port, user=old.user, password=old.password)
+        self.address = replace(self.address, port=port)
 
     async def _launch(self) -> None:
         (self._home / "state").mkdir(exist_ok=True)

@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="Plans: what to train and how.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+access_app = typer.Typer(help="The broker's access rules for a fleet.", no_args_is_help=True)
+app.add_typer(access_app, name="access")
 
 
 class _AgentGroup(TyperGroup):
@@ -47,6 +49,7 @@ app.add_typer(agent_app, name="agent")
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+FleetName = Annotated[str, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
 
 
 @contextlib.contextmanager
@@ -202,3 +205,22 @@ def identities(
     typer.echo(f"{len(made) - 1} devices and a coordinator of fleet {fleet}, for development only:")
     for place in made:
         typer.echo(f"  --identity {place}")
+
+
+@access_app.command("mosquitto")
+def access_mosquitto(
+    *,
+    fleet: FleetName,
+    name: Annotated[list[str] | None, typer.Option(help='More watchers and so on: "watch-alice".')] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Else they are printed.")] = None,
+) -> None:
+    """Rules for Mosquitto's acl_file; enrolling a device does not change them."""
+    from console.access import deliver, for_mosquitto
+
+    with _named_errors():
+        deliver(for_mosquitto(fleet, name or ()), output)
+
+
+@access_app.callback()
+def _access() -> None:
+    """Keeps `mosquitto` a command of its own while it is the only one."""

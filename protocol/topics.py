@@ -45,6 +45,11 @@ class Topics:
         return f"{self._people}/rounds/{order.round}"
 
     @property
+    def every_round_result(self) -> str:
+        """Filter of all rounds' ends."""
+        return f"{self._people}/rounds/+"
+
+    @property
     def model_status(self) -> str:
         """The newest model."""
         return f"{self._people}/model"
@@ -96,6 +101,11 @@ class Topics:
         return self.decision(order, "+")
 
     @property
+    def every_decision(self) -> str:
+        """Filter of all rounds' decisions."""
+        return f"{self._machines}/rounds/+/+"
+
+    @property
     def high_water(self) -> str:
         """How far the coordinator has come, for a later one; retained."""
         return f"{self._machines}/coordinator/high-water"
@@ -129,3 +139,8 @@ class Topics:
     def blob_chunk(self, sha256: bytes, index: int) -> str:
         """One retained chunk of a content-addressed blob."""
         return f"{self._machines}/blobs/{sha256.hex()}/{index}"
+
+    @property
+    def every_blob_chunk(self) -> str:
+        """Filter of all blobs' chunks."""
+        return f"{self._machines}/blobs/+/+"

@@ -68,6 +68,9 @@ def test_filters_take_exactly_their_own() -> None:
         (topics.upload("main", device), topics.every_upload("main")),
         (topics.device_status(device), topics.every_device_status),
         (topics.decision(order, "cohort"), topics.decisions(order)),
+        (topics.decision(order, "cohort"), topics.every_decision),
+        (topics.round_result(order), topics.every_round_result),
+        (topics.blob_chunk(bytes(32), 7), topics.every_blob_chunk),
     ):
         assert re.fullmatch(many.replace("+", "[^/]+"), one)
     assert not re.fullmatch(topics.every_offer.replace("+", "[^/]+"), topics.outbox(device))
