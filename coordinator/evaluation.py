@@ -8,10 +8,14 @@ import structlog
 from numpy.typing import NDArray
 
 from models.errors import TrainingFailedError
+from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
 
 EVALUATION_SECONDS = 300.0
 """A model that takes longer on the coordinator's data is not evaluated; the round goes on."""
+
+LIMITS = TrainingLimits(memory_limit_mb=8192, cpu_seconds=int(EVALUATION_SECONDS))
+"""A server's share: the model comes from the coordinator's own plan, but even that must not end it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +44,7 @@ class Evaluator:
     def __init__(self, bundle: bytes, data: Path | None) -> None:
         self._bundle = bundle
         self._data = data
-        self._worker = TrainingWorker()
+        self._worker = TrainingWorker(LIMITS)
 
     async def evaluate(self, weights: NDArray[np.float32]) -> Evaluation:
         """Judge these weights, float32 (d,). A failure is logged and costs only the figure."""

@@ -71,7 +71,7 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
     revocations = RevocationKeeper(trust, clock, settings.state)
     # What came with the certificate counts until the broker tells more.
     revocations.recall([settings.identity])
-    worker = TrainingWorker()
+    worker = TrainingWorker(settings.training)
     async with Computer(workers=0) as computer:
         try:
             yield Equipment(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from models.training_limits import DEFAULT_LIMITS, TrainingLimits
 from protocol.ids import Name
 from protocol.plan import MAX_COHORT, PrivacyMode
 from runtime.config import BrokerSettings, LogSettings
@@ -87,6 +88,7 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
         floors: what the device insists on.
         privacy: what its privacy may cost.
         conditions: when the device is free.
+        training: what training may take from the device.
         upload_bytes_per_second: how fast updates may leave; None is as fast as the network.
         log: what is logged.
     """
@@ -100,5 +102,6 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     floors: Floors = Floors()
     privacy: PrivacySettings = PrivacySettings()
     conditions: ConditionSettings = ConditionSettings()
+    training: TrainingLimits = DEFAULT_LIMITS
     upload_bytes_per_second: Annotated[float, Meta(gt=0.0)] | None = None
     log: LogSettings = LogSettings()

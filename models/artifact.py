@@ -9,8 +9,9 @@ from onnx import helper, numpy_helper
 
 from models.builder import IR_VERSION
 from models.bundle import FORWARD_FILE, MAX_BUNDLE_BYTES, Bundle, BundleManifest, Tensor
+from models.bundle_scan import ORT_TRAINING_FILES, check_bundle
 from models.engines import ort_artifacts, ort_training
-from models.errors import ModelError
+from models.errors import BundleError, ModelError
 from models.forward import Forward, read_forward
 from models.layout import Vector
 from protocol.plan import Loss, Optimizer
@@ -50,7 +51,7 @@ def build_bundle(model: onnx.ModelProto | bytes, *, loss: Loss, optimizer: Optim
             label=label,
             output=forward.output,
             parameters=forward.parameters,
-            engines={ort_training.OrtTrainingEngine.name: ort_training.FILES},
+            engines={ort_training.OrtTrainingEngine.name: ORT_TRAINING_FILES},
             versions={name: version(name) for name in ("onnx", "onnxruntime-training-cpu")},
         ),
         {FORWARD_FILE: _pure_function(forward), **files},
@@ -59,6 +60,10 @@ def build_bundle(model: onnx.ModelProto | bytes, *, loss: Loss, optimizer: Optim
         raise ModelError(
             f"the bundle has {size:,} bytes of {MAX_BUNDLE_BYTES:,}: store large constants as weights"
         )
+    try:
+        check_bundle(bundle)
+    except BundleError as error:
+        raise ModelError(f"devices would refuse this model: {error}") from error
     return bundle
 
 

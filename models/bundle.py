@@ -106,7 +106,11 @@ class Bundle(Struct, frozen=True, forbid_unknown_fields=True):
             raise BundleError(f"a bundle of {len(data):,} bytes; at most {MAX_BUNDLE_BYTES:,} are allowed")
         try:
             bundle = _DECODER.decode(data)
-        except msgspec.MsgspecError as error:
+        except (
+            msgspec.MsgspecError,
+            ValueError,
+            RecursionError,
+        ) as error:  # text that is no UTF-8, deep nesting
             raise BundleError(f"not a training bundle: {error}") from error
         needed = {FORWARD_FILE}.union(*bundle.manifest.engines.values())
         if not needed <= bundle.files.keys():

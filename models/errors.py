@@ -27,13 +27,19 @@ class EngineUnavailableError(FedfleetError):
 DIVERGED = "diverged"
 """The kind of failure in which the weights or the loss are not finite any more."""
 
+OUT_OF_MEMORY = "out of memory"
+"""The kind of failure in which training wanted more memory than its process may have."""
+
+OUT_OF_TIME = "out of time"
+"""The kind of failure in which training passed its deadline, or used up its processor time."""
+
 
 class TrainingFailedError(FedfleetError):
     """Training or evaluation did not finish.
 
     Attributes:
-        kind: one word for counters: "crashed", "deadline", "diverged", "memory", "dataset", "bundle",
-            "weights", "engine" or "failed".
+        kind: a few fixed words for counters and for the coordinator: "crashed", "out of time", "diverged",
+            "out of memory", "dataset", "bundle", "weights", "engine" or "failed".
     """
 
     def __init__(self, kind: str, message: str) -> None:

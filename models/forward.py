@@ -24,6 +24,7 @@ _NO_GRADIENT = "onnxruntime-training has no gradient for it"
 _REFUSED = {
     "BatchNormalization": "its running statistics are not weights and do not average; use LayerNormalization,"
     " or export in evaluation mode with the layer folded into its convolution",
+    "AveragePool": "its gradient kills the process; use GlobalAveragePool, MaxPool or a strided Conv",
     **dict.fromkeys(
         (
             "RNN",
@@ -153,11 +154,6 @@ def _check_operators(graph: Any) -> None:
     for node in _nodes(graph):
         if reason := _REFUSED.get(node.op_type):
             raise ModelError(f"operator {node.op_type} ({node.name or 'unnamed'}): {reason}")
-        if node.op_type == "AveragePool" and len(_ints(node, "kernel_shape")) == 1:
-            raise ModelError(
-                f"operator AveragePool ({node.name or 'unnamed'}) in one dimension kills the process;"
-                " use GlobalAveragePool, MaxPool or a strided Conv"
-            )
         if node.op_type in {"GRU", "LSTM"} and (len(node.input) < 6 or not node.input[5]):  # noqa: PLR2004 - ONNX: input 5 is initial_h
             raise ModelError(f"operator {node.op_type}: give it initial_h (and initial_c) as inputs")
         for name in (*node.input, *node.output):
@@ -218,7 +214,3 @@ def _nodes(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _nodes(attribute.g)
-
-
-def _ints(node: Any, name: str) -> list[int]:
-    return [value for attribute in node.attribute if attribute.name == name for value in attribute.ints]

@@ -21,6 +21,9 @@ LENGTH = 4
 MAX_FRAME_BYTES = 4 * MAX_PARAMETERS + MAX_BUNDLE_BYTES + 65_536
 """A call holds one weight vector, one bundle and little else."""
 
+OUT_OF_MEMORY_EXIT = 12
+"""Exit code of a worker that had no memory left to answer with; the number of ENOMEM."""
+
 Weights = Annotated[bytes, Meta(max_length=4 * MAX_PARAMETERS)]
 """Raw little-endian float32."""
 

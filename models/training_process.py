@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import NoReturn, TypeVar
 import msgspec
 import numpy as np
 
-from models.errors import TrainingFailedError
+from models.errors import OUT_OF_MEMORY, OUT_OF_TIME, TrainingFailedError
 from models.layout import Vector
 from models.training_calls import (
     ANSWERS,
     LENGTH,
     MAX_FRAME_BYTES,
+    OUT_OF_MEMORY_EXIT,
     Answer,
     Call,
     Evaluate,
@@ -27,6 +29,7 @@ from models.training_calls import (
     WorkerFailure,
     encode_frame,
 )
+from models.training_limits import DEFAULT_LIMITS, TrainingLimits
 from protocol.plan import Training
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -44,12 +47,11 @@ class TrainingWorker:
     Calls wait for each other. The event loop never waits for training.
 
     Args:
-        memory_limit_mb: most address space of the process in MiB; None for no limit. The interpreter and
-            ONNX Runtime alone map about 165.
+        limits: what the process may take.
     """
 
-    def __init__(self, *, memory_limit_mb: int | None = None) -> None:
-        self._memory_limit_mb = memory_limit_mb or 0
+    def __init__(self, limits: TrainingLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self._turn = asyncio.Lock()
         self._process: Process | None = None
         self._sent: bytes | None = None  # id of the bundle that the living process holds
@@ -132,12 +134,14 @@ class TrainingWorker:
                 answer = await _ask(process, self._without_known_bundle(call))
         except TimeoutError:
             await self._kill()
-            raise TrainingFailedError("deadline", f"no answer after {deadline:g} s") from None
+            raise TrainingFailedError(OUT_OF_TIME, f"no answer after {deadline:g} s") from None
         except (asyncio.IncompleteReadError, ConnectionError):
             await self._fail_as_crashed()
         except BaseException:
             await self._kill()
             raise
+        if isinstance(answer, WorkerFailure) and answer.kind == OUT_OF_MEMORY:
+            await self._kill()  # the next call shall not begin with what this one has left
         # A failed call may have failed before it loaded the bundle.
         self._sent = None if isinstance(answer, WorkerFailure) else call.bundle_id
         return answer
@@ -154,7 +158,8 @@ class TrainingWorker:
                 "-m",
                 "models.training_worker",
                 str(os.getpid()),
-                str(self._memory_limit_mb),
+                str(self._limits.memory_limit_mb),
+                str(self._limits.cpu_seconds),
                 stdin=PIPE,
                 stdout=PIPE,
                 env=os.environ | _ONE_THREAD,
@@ -168,10 +173,18 @@ class TrainingWorker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LAST_BREATH)
         await self._kill()
-        code = process.returncode if process else None
-        raise TrainingFailedError(
-            "crashed", f"the worker ended with {code} (negative: killed by that signal); its log says more"
-        )
+        match process.returncode if process else None:
+            case code if code == OUT_OF_MEMORY_EXIT:
+                limit = f"training.memory_limit_mb = {self._limits.memory_limit_mb}"
+                raise TrainingFailedError(OUT_OF_MEMORY, f"{limit} was not enough to answer")
+            case code if code == -signal.SIGXCPU:
+                limit = f"training.cpu_seconds = {self._limits.cpu_seconds}"
+                raise TrainingFailedError(OUT_OF_TIME, f"{limit} were used up")
+            case code:
+                raise TrainingFailedError(
+                    "crashed",
+                    f"the worker ended with {code} (negative: killed by that signal); its log says more",
+                )
 
     async def _kill(self) -> None:
         process, self._process, self._sent = self._process, None, None

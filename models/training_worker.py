@@ -1,4 +1,4 @@
-"""The child process that trains: `python -P -m models.training_worker PARENT_PID MEMORY_LIMIT_MB`.
+"""The child process that trains: `python -P -m models.training_worker PARENT MEMORY_LIMIT_MB CPU_SECONDS`.
 
 A process of its own because the training API holds the interpreter's lock for a whole step, because a bad
 graph can kill its process, and because only a process can be ended at a deadline. Reads calls on standard
@@ -8,10 +8,10 @@ input, answers on standard output, and ends at end of input or with its parent.
 import ctypes
 import hashlib
 import os
-import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,11 +21,20 @@ import numpy as np
 from models.bundle import Bundle
 from models.dataset import Dataset, load_dataset
 from models.engines import TrainingEngine, load_engine
-from models.errors import BundleError, DatasetError, EngineUnavailableError, ModelError, TrainingFailedError
+from models.errors import (
+    OUT_OF_MEMORY,
+    BundleError,
+    DatasetError,
+    EngineUnavailableError,
+    ModelError,
+    TrainingFailedError,
+)
+from models.layout import Vector
 from models.training_calls import (
     CALLS,
     LENGTH,
     MAX_FRAME_BYTES,
+    OUT_OF_MEMORY_EXIT,
     Answer,
     Call,
     Evaluate,
@@ -36,35 +45,50 @@ from models.training_calls import (
     WorkerFailure,
     encode_frame,
 )
+from models.training_limits import allow_processor_time, limit_this_process
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal this process gets when its parent dies."""
+
+_FLOAT_BYTES = 4
 
 _KINDS = {
     DatasetError: "dataset",
     BundleError: "bundle",
     ModelError: "weights",
     EngineUnavailableError: "engine",
-    MemoryError: "memory",
+    MemoryError: OUT_OF_MEMORY,
 }
 
 
 def main() -> None:
     """Serve until the input ends."""
-    parent, memory_limit_mb = int(sys.argv[1]), int(sys.argv[2])
+    parent, memory_limit_mb, cpu_seconds = (int(word) for word in sys.argv[1:4])
     _die_with(parent)
-    if memory_limit_mb:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_mb * 2**20,) * 2)
+    limit_this_process(memory_limit_mb)
     # Native code prints to descriptor 1; the answers keep a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, answers)
+    try:
+        serve(sys.stdin.buffer, answers, lambda: allow_processor_time(cpu_seconds))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY_EXIT)  # at once: an orderly end asks for memory, too
 
 
-def serve(calls: BinaryIO, answers: BinaryIO) -> None:
-    """Answer every call, in turn, until `calls` ends."""
+def serve(calls: BinaryIO, answers: BinaryIO, before_each: Callable[[], None]) -> None:
+    """Answer every call, in turn, until `calls` ends.
+
+    Args:
+        calls: frames.
+        answers: frames.
+        before_each: is called when a call has come.
+
+    Raises:
+        MemoryError: there is none left to read a call or to write its answer.
+    """
     worker = Worker()
     while frame := _read_frame(calls):
+        before_each()
         answers.write(encode_frame(worker.answer(frame)))
         answers.flush()
 
@@ -86,16 +110,15 @@ class Worker:
             return WorkerFailure(error.kind, str(error).removeprefix(f"{error.kind}: "))
         except tuple(_KINDS) as error:
             kind = next(kind for cause, kind in _KINDS.items() if isinstance(error, cause))
-            return WorkerFailure(kind, str(error))
-        except RuntimeError as error:  # the training extension's own errors, among them failed allocations
-            return WorkerFailure("memory" if "alloc" in str(error) else "failed", str(error))
+            # A failed allocation of the interpreter's own says nothing.
+            return WorkerFailure(kind, str(error) or kind)
 
     def _perform(self, call: Call) -> Answer:
         began = time.monotonic()
         bundle, engine = self._load_engine(call)
         data = self._load_dataset(call)
         data.check(bundle.manifest, Path(call.dataset))
-        weights = np.frombuffer(call.weights, dtype="<f4").astype(np.float32, copy=False)
+        weights = _decode(call.weights)
         before = engine.evaluate(weights, data.x_test, data.y_test)
         match call:
             case Evaluate():
@@ -137,6 +160,12 @@ class Worker:
         if self._dataset is None or self._dataset[0] != key:
             self._dataset = (key, load_dataset(path, holdout=job.holdout))
         return self._dataset[1]
+
+
+def _decode(weights: bytes) -> Vector:
+    if len(weights) % _FLOAT_BYTES:
+        raise ModelError(f"{len(weights):,} bytes of weights are not a whole number of float32")
+    return np.frombuffer(weights, dtype="<f4").astype(np.float32, copy=False)
 
 
 def _read_frame(stream: BinaryIO) -> bytes:

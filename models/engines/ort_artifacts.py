@@ -13,7 +13,8 @@ from typing import Any
 import onnx
 
 from models.builder import IR_VERSION
-from models.engines.ort_training import FILES, points_elsewhere, training_package
+from models.bundle_scan import ORT_TRAINING_FILES
+from models.engines.ort_training import training_package
 from models.errors import ModelError
 from models.forward import Forward
 from protocol.plan import Loss, Optimizer
@@ -47,10 +48,7 @@ def generate(forward: Forward, loss: Loss, optimizer: Optimizer) -> dict[str, by
             )
         except Exception as error:  # the extension raises RuntimeError and several classes of its own
             raise ModelError(f"no training graph can be made: {_reason(error)}") from error
-        files = {name: (Path(folder) / name).read_bytes() for name in FILES}
-    if any(points_elsewhere(content) for content in files.values()):
-        raise ModelError("a tensor or node has 'location' in its name, which devices refuse; rename it")
-    return files
+        return {name: (Path(folder) / name).read_bytes() for name in ORT_TRAINING_FILES}
 
 
 def _reason(error: Exception) -> str:

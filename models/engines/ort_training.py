@@ -19,6 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.bundle import Bundle
+from models.bundle_scan import (
+    CHECKPOINT_FILE,
+    EVALUATION_FILE,
+    OPTIMIZER_FILE,
+    ORT_TRAINING_FILES,
+    TRAINING_FILE,
+    check_bundle,
+)
 from models.engines.interface import (
     Evaluation,
     Examples,
@@ -38,12 +46,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from protocol.plan import Training
-
-TRAINING_FILE = "training_model.onnx"
-EVALUATION_FILE = "eval_model.onnx"
-OPTIMIZER_FILE = "optimizer_model.onnx"
-CHECKPOINT_FILE = "nominal_checkpoint"
-FILES = (TRAINING_FILE, EVALUATION_FILE, OPTIMIZER_FILE, CHECKPOINT_FILE)
 
 EVALUATION_BATCH = 256
 """Examples evaluated at once; bounds the memory of activations."""
@@ -86,14 +88,6 @@ def training_package() -> Mapping[str, "ModuleType"]:
     return MappingProxyType({"ort": import_module("onnxruntime"), "api": import_module(f"{_PACKAGE}.api")})
 
 
-def points_elsewhere(content: bytes) -> bool:
-    """Whether a graph may name another file as its data, which this release would read, wherever it lies.
-
-    Every such reference spells the key "location"; without `onnx` on a device, the word itself is the test.
-    """
-    return b"location" in content
-
-
 def _folder() -> Path | None:
     spec = find_spec("onnxruntime")
     for place in (spec.submodule_search_locations if spec else None) or []:
@@ -106,23 +100,23 @@ class OrtTrainingEngine:
     """One bundle's model on ONNX Runtime Training, one thread.
 
     Args:
-        bundle: its bytes already checked against a trusted hash: graphs are programs.
+        bundle: its bytes already checked against a trusted hash: graphs are programs. Scanned here, before
+            the library is even imported, so that no caller can forget it.
 
     Raises:
         EngineUnavailableError: no training build on this machine.
-        BundleError: the graphs cannot be loaded, or point at other files.
+        BundleError: the graphs are not allowed, or cannot be loaded.
+        MemoryError: loading them took more memory than this process may have.
     """
 
     name: str = "ort-training"
 
     def __init__(self, bundle: Bundle) -> None:
+        check_bundle(bundle)
         package = training_package()
         self._ort, self._api = package["ort"], package["api"]
         self._manifest = bundle.manifest
-        self._files = {name: bundle.files[name] for name in FILES}
-        for name, content in self._files.items():
-            if points_elsewhere(content):
-                raise BundleError(f"{name} holds the word 'location': it may point at other files")
+        self._files = {name: bundle.files[name] for name in ORT_TRAINING_FILES}
         with self._open(np.zeros(self._manifest.parameters.size, dtype=np.float32)):
             pass
 
@@ -151,6 +145,8 @@ class OrtTrainingEngine:
             for start in range(0, len(x), EVALUATION_BATCH):
                 part = slice(start, start + EVALUATION_BATCH)
                 loss, output = session.evaluate(x[part], y[part])
+                if output.shape != (len(x[part]), *self._manifest.output.shape):
+                    raise BundleError(f"the graph's output has the shape {output.shape}")
                 loss_sum += loss * len(output)
                 correct += count_correct(self._manifest, output, y[part])
         return Evaluation(len(x), loss_sum, correct)
@@ -161,13 +157,27 @@ class OrtTrainingEngine:
         with TemporaryDirectory(prefix="fedfleet-") as folder:
             for name, content in self._files.items():
                 (Path(folder) / name).write_bytes(content)
-            try:
+            with _native("the training graphs cannot be loaded"):
                 session = _Session(self._ort, self._api, Path(folder), weights)
-            except Exception as error:  # the extension raises RuntimeError and several classes of its own
-                raise BundleError(f"the training graphs cannot be loaded: {error}") from error
         if (size := session.module.get_parameters_size(trainable_only=True)) != weights.size:
             raise BundleError(f"the graph has {size} parameters, its manifest {weights.size}")
         yield session
+
+
+@contextmanager
+def _native(what: str) -> "Iterator[None]":
+    """Errors of the library as ours; it raises RuntimeError and several classes of its own.
+
+    Raises:
+        BundleError: the graph is at fault.
+        MemoryError: an allocation failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise MemoryError(f"{what}: {error}") from error
+        raise BundleError(f"{what}: {error}") from error
 
 
 class _Session:
@@ -189,21 +199,24 @@ class _Session:
 
     def step(self, x: Examples, y: Examples, proximal: float) -> float:
         """One optimizer step; returns the batch's mean loss before it."""
-        self.module.train()
-        loss = self.module(x, y)[0]
+        with _native("a training step failed"):
+            self.module.train()
+            loss = float(self.module(x, y)[0])
         if proximal > 0:
             for name, parameter in self._state.parameters:
                 gradient = parameter.grad
                 gradient += proximal * (parameter.data - self._anchor[name])
-        self.optimizer.step()
-        self.module.lazy_reset_grad()
-        return float(loss)
+        with _native("a step of the optimizer failed"):
+            self.optimizer.step()
+            self.module.lazy_reset_grad()
+        return loss
 
     def evaluate(self, x: Examples, y: Examples) -> tuple[float, Any]:
         """Mean loss and outputs of a batch."""
-        self.module.eval()
-        loss, output = self.module(x, y)
-        return float(loss), output
+        with _native("an evaluation failed"):
+            self.module.eval()
+            loss, output = self.module(x, y)
+            return float(loss), output
 
     def weights(self) -> Vector:
         """A copy of the current weights, float32 (d,)."""

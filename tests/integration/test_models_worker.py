@@ -20,6 +20,7 @@ from models.engines import load_engine
 from models.errors import TrainingFailedError
 from models.layout import Vector
 from models.training_calls import TrainResult
+from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
 from protocol.plan import Training
 
@@ -30,6 +31,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 import numpy as np
+from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
 from protocol.plan import Training
 
@@ -182,7 +184,7 @@ async def test_a_late_training_is_killed(bench: Bench) -> None:
     pid = bench.worker.pid
     assert pid is not None
 
-    assert "deadline: no answer after 0.2 s" in await bench.fails(FOREVER, deadline=0.2)
+    assert "out of time: no answer after 0.2 s" in await bench.fails(FOREVER, deadline=0.2)
 
     assert has_ended(pid)
     assert (await bench.train()).examples == 32
@@ -219,7 +221,7 @@ async def test_failures_come_back_in_words_and_the_process_lives_on(bench: Bench
 
 
 async def test_a_process_over_its_memory_limit_fails_alone(bench: Bench) -> None:
-    limited = TrainingWorker(memory_limit_mb=64)
+    limited = TrainingWorker(TrainingLimits(memory_limit_mb=64))
     bench.worker, whole = limited, bench.worker
     try:
         assert await bench.fails()

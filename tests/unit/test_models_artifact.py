@@ -260,7 +260,7 @@ def test_operators_that_cannot_be_trained_are_named(
         bundle_of(graph(nodes, ["batch", 3, 8], ["batch", 2], weights=weights))
 
 
-def test_a_name_that_looks_like_a_reference_to_a_file_is_refused() -> None:
+def test_a_name_that_looks_like_a_reference_to_a_file_is_only_a_name() -> None:
     model = graph(
         [helper.make_node("MatMul", ["x", "location"], ["out"])],
         ["batch", 4],
@@ -268,8 +268,19 @@ def test_a_name_that_looks_like_a_reference_to_a_file_is_refused() -> None:
         weights={"location": np.ones((4, 2), dtype=np.float32)},
     )
 
-    with pytest.raises(ModelError, match="rename"):
-        bundle_of(model)
+    assert bundle_of(model).manifest.parameters.parameters[0].name == "location"
+
+
+def test_what_devices_would_refuse_is_said_when_the_bundle_is_made() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node("IsNaN", ["product"], ["nan"]),
+        helper.make_node("Where", ["nan", "zero", "product"], ["out"]),
+    ]
+    weights = {"w": np.ones((4, 2), dtype=np.float32), "zero": np.array(0.0, dtype=np.float32)}
+
+    with pytest.raises(ModelError, match=r"devices would refuse this model: forward.onnx: node 1 .*'IsNaN'"):
+        bundle_of(graph(nodes, ["batch", 4], ["batch", 2], weights=weights))
 
 
 def test_a_tensor_named_like_the_labels_is_refused() -> None:

@@ -1,0 +1,159 @@
+"""Whether a bundle's graphs are what its manifest says, found before ONNX Runtime sees a byte of them."""
+
+from collections.abc import Iterable, Sequence
+
+from models.bundle import FORWARD_FILE, Bundle, BundleManifest, Tensor
+from models.errors import BundleError
+from models.graph_scan import ScannedGraph, Shape, Value, scan_graph
+from models.onnx_schema import MICROSOFT, STANDARD, ElementType
+
+TRAINING_FILE = "training_model.onnx"
+EVALUATION_FILE = "eval_model.onnx"
+OPTIMIZER_FILE = "optimizer_model.onnx"
+CHECKPOINT_FILE = "nominal_checkpoint"
+ORT_TRAINING_FILES = (TRAINING_FILE, EVALUATION_FILE, OPTIMIZER_FILE, CHECKPOINT_FILE)
+"""What the engine on ONNX Runtime Training reads; all else in a bundle is for other engines."""
+
+_DTYPES = {"float32": ElementType.FLOAT, "int64": ElementType.INT64}
+_OPTIMIZERS = {"sgd": "SGDOptimizerV2", "adamw": "AdamWOptimizer"}
+_GRADIENT_ONLY = frozenset({"MaxPoolGrad"})
+
+_CHECKPOINT_MARK = slice(4, 8), b"ODTC"
+"""Where a flatbuffer says of which kind it is, and what it says."""
+
+_CHECKPOINT_BYTES = 1_024, 128
+"""Most of a checkpoint without values: once, and for each parameter beside its name. 100 and 48 are used."""
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Refuse a bundle that the engine on ONNX Runtime Training should not load.
+
+    Raises:
+        BundleError: names file, node and cause.
+    """
+    missing = {FORWARD_FILE, *ORT_TRAINING_FILES} - bundle.files.keys()
+    if missing:
+        raise BundleError(f"the bundle lacks its files {sorted(missing)}")
+    manifest = bundle.manifest
+    _check_manifest(manifest)
+    _Interface(bundle, FORWARD_FILE).is_forward()
+    _Interface(bundle, EVALUATION_FILE).is_evaluation()
+    _Interface(bundle, TRAINING_FILE).is_training()
+    _Interface(bundle, OPTIMIZER_FILE).is_optimizer()
+    _check_checkpoint(manifest, bundle.files[CHECKPOINT_FILE])
+
+
+def _check_manifest(manifest: BundleManifest) -> None:
+    """The label must be what the loss reads: class numbers out of range would read foreign memory."""
+    output, label = manifest.output, manifest.label
+    if manifest.input.dtype != "float32" or output.dtype != "float32":
+        raise BundleError(f"the manifest's input is {manifest.input.dtype} and its output {output.dtype}")
+    classes = manifest.loss == "cross_entropy"
+    expected = ("int64", ()) if classes else ("float32", output.shape)
+    if (label.dtype, label.shape) != expected or (classes and len(output.shape) != 1):
+        raise BundleError(
+            f"loss {manifest.loss} of an output {output.shape} takes a label {expected},"
+            f" the manifest's is {(label.dtype, label.shape)}"
+        )
+
+
+class _Interface:
+    """One scanned graph, held to what the manifest says of it."""
+
+    def __init__(self, bundle: Bundle, file: str) -> None:
+        self._file = file
+        self._manifest = bundle.manifest
+        self._graph: ScannedGraph = scan_graph(
+            file, bundle.files[file], opset=bundle.manifest.opset, ir=bundle.manifest.ir
+        )
+
+    def is_forward(self) -> None:
+        self._takes([_batch(self._manifest.input), *self._parameters()])
+        self._gives([_batch(self._manifest.output)])
+        self._uses_only_standard_operators()
+
+    def is_evaluation(self) -> None:
+        self._takes([_batch(self._manifest.input), _batch(self._manifest.label), *self._parameters()])
+        self._gives([_LOSS, _batch(self._manifest.output)])
+        self._uses_only_standard_operators()
+
+    def is_training(self) -> None:
+        """Behind the inputs of the evaluation: an accumulated gradient for each parameter, and its reset."""
+        parameters = self._parameters()
+        gradients = [Value("", each.dtype, each.shape) for each in parameters]
+        batch = [_batch(self._manifest.input), _batch(self._manifest.label)]
+        self._takes([*batch, *parameters, *gradients, _FLAG])
+        self._gives([_LOSS, _batch(self._manifest.output), *[_FLAG] * len(parameters)])
+
+    def is_optimizer(self) -> None:
+        """One node; what flows in are the parameters, their gradients and the optimizer's own state."""
+        expected = (MICROSOFT, _OPTIMIZERS[self._manifest.optimizer])
+        if self._graph.operators != (expected,):
+            raise self._error(f"is not the optimizer {self._manifest.optimizer}")
+        rate, step, *rest = [*self._graph.inputs, _FLAG, _FLAG]
+        if (rate.name, step.name) != ("learning_rate", "step"):
+            raise self._error("does not take learning_rate and step")
+        if not all(value.sequence and value.dtype == ElementType.FLOAT for value in rest[:-2]):
+            raise self._error("takes something else than parameters, gradients and moments")
+
+    def _parameters(self) -> list[Value]:
+        return [
+            Value(each.name, ElementType.FLOAT, each.shape) for each in self._manifest.parameters.parameters
+        ]
+
+    def _takes(self, expected: Sequence[Value]) -> None:
+        self._are("inputs", self._graph.inputs, expected)
+
+    def _gives(self, expected: Sequence[Value]) -> None:
+        self._are("outputs", self._graph.outputs, expected)
+
+    def _are(self, what: str, found: Sequence[Value], expected: Sequence[Value]) -> None:
+        if len(found) != len(expected):
+            raise self._error(f"has {len(found)} {what}, by its manifest there are {len(expected)}")
+        for one, other in zip(found, expected, strict=True):
+            named = other._replace(name=other.name or one.name)
+            if one != named:
+                raise self._error(
+                    f"one of its {what} is {_in_words(one)}, its manifest says {_in_words(named)}"
+                )
+
+    def _uses_only_standard_operators(self) -> None:
+        for domain, operator in self._graph.operators:
+            if domain != STANDARD or operator in _GRADIENT_ONLY:
+                raise self._error(f"holds {operator}, which belongs into a training graph")
+
+    def _error(self, gist: str) -> BundleError:
+        return BundleError(f"{self._file}: {gist}")
+
+
+_LOSS = Value("", ElementType.FLOAT, ())
+_FLAG = Value("", ElementType.BOOL, (1,))
+
+
+def _batch(tensor: Tensor) -> Value:
+    return Value(tensor.name, _DTYPES[tensor.dtype], (None, *tensor.shape))
+
+
+def _in_words(value: Value) -> str:
+    def axes(shape: Shape) -> Iterable[str]:
+        return ("batch" if size is None else str(size) for size in shape)
+
+    shape = "of any rank" if value.shape is None else f"({', '.join(axes(value.shape))})"
+    kind = f"{ElementType(value.dtype).name.lower()} {shape}"
+    return f"{value.name!r}, {'a sequence of ' if value.sequence else ''}{kind}"
+
+
+def _check_checkpoint(manifest: BundleManifest, content: bytes) -> None:
+    """What can be said without reading flatbuffers: a checkpoint by its mark, without room for values.
+
+    The format has no way to name another file: values kept apart lie in a file whose name the library makes.
+    """
+    where, mark = _CHECKPOINT_MARK
+    if content[where] != mark:
+        raise BundleError(f"{CHECKPOINT_FILE}: is not a checkpoint")
+    base, each = _CHECKPOINT_BYTES
+    names = [parameter.name.encode() for parameter in manifest.parameters.parameters]
+    if len(content) > base + sum(len(name) + each for name in names):
+        raise BundleError(f"{CHECKPOINT_FILE}: {len(content):,} bytes are too many for one without values")
+    if lost := next((name for name in names if name not in content), None):
+        raise BundleError(f"{CHECKPOINT_FILE}: lacks the parameter {lost.decode()!r}")
