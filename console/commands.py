@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from console.main import run_program
+from console.main import AGENT_COMMANDS, run_program
 from protocol.errors import FedfleetError
 from runtime.command_line import EXIT_WRONG
 
@@ -36,7 +36,7 @@ class _AgentGroup(TyperGroup):
 
     # The context is click's, or that of typer's own copy of it.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args[:1] == ["ledger"] else ["run", *args])
+        return super().parse_args(ctx, args if args[:1] in AGENT_COMMANDS else ["run", *args])
 
 
 agent_app = typer.Typer(
@@ -140,6 +140,19 @@ def ledger(
         typer.echo(made.file)
         Console().print(table(made))
     typer.echo(summary(made))
+
+
+@app.command()
+def health(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="The program's runtime folder.", show_default="environment: RUNTIME_DIRECTORY"),
+    ] = None,
+) -> None:
+    """Whether the program of this container or service lives and is connected; exit code 0 says yes."""
+    from console.health import health as answer
+
+    raise typer.Exit(answer(folder))
 
 
 @app.command()

@@ -1,18 +1,26 @@
 """The entry of the command `fedfleet`.
 
 The two programs that run for long do not pass through the operator's commands: an agent on a small device
-loads no terminal library, and its command line is the same one as that of `python -m device_agent`.
+loads no terminal library, and its command line is the same one as that of `python -m device_agent`. Nor does
+the question whether they live: a container engine asks it again and again.
 """
 # ruff: noqa: PLC0415 (what a command does not need is not imported)
 
 import sys
 from collections.abc import Sequence
 
+AGENT_COMMANDS = (["ledger"],)
+"""What `fedfleet agent` does besides running the agent."""
+
 
 def main() -> None:
     """Run the command line."""
     match sys.argv[1:]:
-        case ["coordinator" | "agent" as name, *arguments] if arguments[:1] != ["ledger"]:
+        case ["health"]:
+            from console.health import health
+
+            sys.exit(health())
+        case ["coordinator" | "agent" as name, *arguments] if arguments[:1] not in AGENT_COMMANDS:
             sys.exit(run_program(name, arguments))
         case _:
             from console.commands import app

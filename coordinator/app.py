@@ -30,6 +30,7 @@ from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 from runtime.transfers import UploadReceiver
+from runtime.watchdog import watched
 
 
 async def run(settings: CoordinatorSettings) -> None:
@@ -105,6 +106,7 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             own.generation,
             chance,
         )
+        await stack.enter_async_context(watched(lambda: transport.connected, clock, os.environ))
         yield current
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -31,6 +32,7 @@ from runtime.identity import load_identity
 from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
+from runtime.watchdog import watched
 
 OFFER_INTERVAL = 60.0
 """Seconds between a free device's offers, give or take a quarter; the coordinator forgets it after 150."""
@@ -48,7 +50,10 @@ async def run(settings: AgentSettings) -> None:
         FedfleetError: settings, identity or state are not usable, or the broker refuses this device.
     """
     stop, clock = stop_event(), SystemClock()
-    async with equip(settings, clock, SystemEntropy()) as equipment:
+    async with (
+        equip(settings, clock, SystemEntropy()) as equipment,
+        watched(lambda: equipment.transport.connected, clock, os.environ),
+    ):
         await run_until(stop, Agent(equipment).run(stop), clock)
 
 
