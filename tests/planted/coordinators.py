@@ -10,6 +10,7 @@ from coordinator.fleet import Fleet
 from coordinator.rounds import Round
 from planted.bugs import Plant, bug, no_effects
 from privacy.weighted_update import WeightedEncoding
+from protocol.certificates import FleetTrust
 from protocol.coordinator_phases import Collecting, Confirming, Keying, Sharing
 from protocol.coordinator_round import CoordinatorRound
 from protocol.coordinator_work import RecoverKeys
@@ -201,3 +202,9 @@ def one_device_believed(plant: Plant) -> None:
 @bug("stuck", "Storing a sum is never told to the round, which goes on waiting for it.")
 def stored_sum_not_told(plant: Plant) -> None:
     plant.instead(Collecting, "next_upload", no_effects)
+
+
+@bug("revoked", "A revoked device is heard and invited as if nothing were.")
+def revoked_device_heard(plant: Plant) -> None:
+    plant.instead(FleetTrust, "check_standing", lambda _real, _self, _certificate, _now: None)
+    plant.instead(Fleet, "is_revoked", lambda _real, _self, _device: False)

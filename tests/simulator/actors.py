@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,7 @@ from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
 from models.errors import TrainingFailedError
 from models.training_calls import TrainResult
-from protocol.certificates import FleetTrust, Role
+from protocol.certificates import Certificate, FleetTrust, Role
 from protocol.ids import DeviceId, Seconds, UnixTime
 from protocol.plan import (
     AdaptiveClipping,
@@ -169,13 +170,16 @@ class Cast:
     """Everyone's certificates; the same in every simulation of a process, because making them is slow."""
 
     coordinator: Identity
+    registrar: Identity
     devices: dict[str, Identity]
     artifact: Artifact
-    trusts: dict[str, FleetTrust]
+    verified: dict[str, OrderedDict[bytes, Certificate]]
 
     def trust(self, actor: str) -> FleetTrust:
-        """An actor's memory of verified certificates."""
-        return self.trusts.setdefault(actor, FleetTrust(self.coordinator.root))
+        """A life's; an actor's lives share their memory of verified certificates, which is slow to make."""
+        trust = FleetTrust(self.registrar.root, self.registrar.certificate)
+        trust._verified = self.verified.setdefault(actor, OrderedDict())
+        return trust
 
 
 @cache
@@ -183,10 +187,13 @@ def cast() -> Cast:
     """The fleet's identities and its artifact."""
     entropy = SeededEntropy(1)
     authority = FleetAuthority.create(FLEET, UnixTime(NOW - 1000), entropy.bytes)
+    registrar = authority.issue("registrar", Role.REGISTRAR)
+    issuer = FleetAuthority.of_registrar(registrar, UnixTime(NOW - 1000), entropy.bytes)
     names = [f"d{index}" for index in range(1, MOST_DEVICES + 1)]
     return Cast(
         _signer(authority.issue("coordinator", Role.COORDINATOR, generation=1)),
-        {name: _signer(authority.issue(name, Role.DEVICE)) for name in names},
+        registrar,
+        {name: _signer(issuer.issue(name, Role.DEVICE)) for name in names},
         build_artifact(plan(1 / 3), Path(), seed=1),
         {},
     )
@@ -278,6 +285,8 @@ async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipme
     identity, topics = cast().devices[setting.name], Topics(FLEET)
     memory = AgentMemory(setting.folder)
     trust = cast().trust(setting.name)
+    revocations = RevocationKeeper(trust, life.clock, setting.folder)
+    revocations.recall()
     memory.begin()
     setting.begins(memory)
     will = encode_status(DeviceStatus("lost", boot=memory.boot))
@@ -287,7 +296,7 @@ async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipme
             settings=_settings(setting.folder),
             identity=identity,
             trust=trust,
-            revocations=RevocationKeeper(trust, life.clock, setting.folder),
+            revocations=revocations,
             topics=topics,
             transport=transport,
             board=StatusBoard(transport),

@@ -48,12 +48,14 @@ class CoordinatorSetting:
         devices: to wait for before the first round.
         plan: what to do.
         state: what the living program holds open.
+        revoked: whose certificates it knows to be taken back.
     """
 
     folder: Path
     devices: int
     plan: Plan
     state: CoordinatorState | None = None
+    revoked: Callable[[], frozenset[str]] = frozenset
 
     def records(self, frame: bytes) -> bool:
         """Whether a manifest or decision is durable, or of a round that the journal has forgotten."""
@@ -88,6 +90,11 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
     will = Will(topics.coordinator_status, encode_status(CoordinatorStatus("lost", "0")))
     transport = life.connect(identity.name, will)
     trust, artifact, rules = cast().trust(identity.name), cast().artifact, setting.plan
+    revocations = RevocationKeeper(trust, life.clock, setting.folder)
+    revocations.recall()
+    setting.revoked = lambda: frozenset(
+        name for name, one in cast().devices.items() if trust.is_revoked(trust.read(one.certificate))
+    )
     async with contextlib.AsyncExitStack() as stack:
         state = CoordinatorState(
             setting.folder,
@@ -112,7 +119,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
             transport=transport,
             board=StatusBoard(transport),
             fleet=Fleet(trust, life.clock),
-            revocations=RevocationKeeper(trust, life.clock, setting.folder),
+            revocations=revocations,
             uploads=uploads,
             state=state,
             computer=computer,

@@ -24,6 +24,7 @@ from simulator.operations import (
     Private,
     Replay,
     Restore,
+    Revoke,
     Schedule,
     Slow,
 )
@@ -42,6 +43,10 @@ AWAY = 700.0
 
 PRIVATE_PART = 0.4
 """Of the schedules: in these updates are rotated, and in most of them noised."""
+
+REVOKED_PART = 0.25
+REVOKING_FLEET = 6
+"""Of the schedules with so many devices: in these one is thrown out."""
 
 CHARGE_PART = 0.6
 CHARGE_STEPS = (130, 210)
@@ -67,8 +72,17 @@ def schedule_for(seed: int) -> Schedule:
         training=chance.choice((4.0, 10.0, 20.0)),
     )
     schedule = replace(schedule, privacy=_privacy(random.Random(f"privacy/{seed}"), schedule))
-    operations = _operations(chance, schedule.names)
+    operations = [*_operations(chance, schedule.names), *_revocation(seed, schedule)]
     return schedule.with_operations([*operations, *_at_the_charge(schedule.with_operations(operations))])
+
+
+def _revocation(seed: int, fleet: Schedule) -> list[AnyOperation]:
+    """Drawn apart from the other faults, where the fleet is large enough to go on without one."""
+    chance = random.Random(f"revocation/{seed}")
+    if fleet.devices < REVOKING_FLEET or chance.random() >= REVOKED_PART:
+        return []
+    # Long enough for a round to begin after it.
+    return [Revoke(start=_when(chance), seconds=60.0, device=chance.choice(fleet.names))]
 
 
 _FULL_COHORTS = {(5, 0.2): 4, (7, 1 / 3): 6}

@@ -41,9 +41,11 @@ class Disks:
         holds: whether an update is at the coordinator, by its hash.
         entered: the newest round that a device remembers.
         ledger: what a device has been charged with.
+        revoked: of whom the coordinator knows that they were revoked.
     """
 
     records: Callable[[bytes], bool]
     holds: Callable[[bytes], bool]
     entered: Callable[[str], Order]
     ledger: Callable[[str], Sequence[Charge]]
+    revoked: Callable[[], frozenset[str]]

@@ -23,6 +23,7 @@ from simulator.operations import (
     Noise,
     Replay,
     Restore,
+    Revoke,
     Slow,
 )
 
@@ -75,6 +76,8 @@ def _begin(world: "World", operation: AnyOperation) -> None:  # noqa: C901 - one
             world.actors[device].malice = MaliciousDevice(operation, world.oracle)
         case Lie():
             world.liar.lies.append(operation)
+        case Revoke(device=device):
+            world.office.revoked.append(device)
 
 
 def _end(world: "World", operation: AnyOperation) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 COORDINATOR = "coordinator"
-
+REGISTRAR = "registrar"
 
 FLOOR = 3
 """Every device's own minimum cohort, and most plans'."""
@@ -155,6 +155,12 @@ class Clone(Operation, frozen=True, kw_only=True):
     device: str
 
 
+class Revoke(Operation, frozen=True, kw_only=True):
+    """The registrar takes a device's certificate back; it goes on as if nothing were."""
+
+    device: str
+
+
 class Malice(Operation, frozen=True, kw_only=True):
     """A device lies, properly signed.
 
@@ -206,6 +212,7 @@ AnyOperation = (
     | ClockJump
     | Restore
     | Clone
+    | Revoke
     | Malice
     | Lie
 )
@@ -266,6 +273,11 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def names(self) -> list[str]:
         """The devices."""
         return [f"d{index}" for index in range(1, self.devices + 1)]
+
+    @property
+    def revoked(self) -> list[str]:
+        """Devices that are thrown out. With none there is no registrar; everybody keeps the list it has."""
+        return [one.device for one in self.operations if isinstance(one, Revoke)]
 
     @property
     def is_honest(self) -> bool:

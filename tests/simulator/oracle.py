@@ -7,7 +7,7 @@ twice, anything else a mask that did not cancel. Where updates are rotated or no
 the integers that the survivors encoded (`vectors`); what privacy costs is in `books`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
@@ -60,7 +60,7 @@ class Violation(Exception):  # noqa: N818 - what it says of the program, not of 
     """An invariant did not hold.
 
     Attributes:
-        invariant: "I1" to "I7", "P1" to "P7", "sum", "uncaught" or "stuck".
+        invariant: "I1" to "I7", "P1" to "P7", "revoked", "sum", "uncaught" or "stuck".
         step: of the actor, or of nobody.
     """
 
@@ -72,6 +72,7 @@ class Violation(Exception):  # noqa: N818 - what it says of the program, not of 
 
 @dataclass
 class _Round(Costs):
+    revoked: frozenset[str] = frozenset()
     sizes: dict[str, int] = field(default_factory=dict)
     sharers: set[str] = field(default_factory=set)
     offered: dict[str, UploadOffer] = field(default_factory=dict)
@@ -235,7 +236,12 @@ class Oracle:
                 "P6",
                 f"round {manifest.order} has clip {manifest.secure_aggregation.clip}, not {self._clip()}",
             )
-        self._rounds[manifest.order] = _Round(manifest)
+        self._rounds[manifest.order] = _Round(manifest, revoked=self._disks.revoked())
+
+    def _gathers(self, round_: _Round, order: Order, members: Sequence[bytes]) -> None:
+        round_.members = len(members)
+        for device in round_.revoked & {_frames.decode(frame).sender for frame in members}:
+            self.fail("revoked", f"the cohort of round {order} holds {device}")
 
     def _decides(self, decision: Any, payload: bytes) -> None:
         kind = type(decision)
@@ -249,7 +255,7 @@ class Oracle:
             return
         match decision:
             case Cohort(members=members):
-                round_.members = len(members)
+                self._gathers(round_, decision.order, members)
             case ShareSet(members=sharers):
                 round_.shared = sharers
                 if not round_.sharers.issuperset(sharers):

@@ -15,6 +15,7 @@ from device_agent.memory import AgentMemory
 from protocol.errors import FedfleetError
 from protocol.ids import Order
 from runtime.blobs import BlobError
+from runtime.revocations import FILE as REVOCATIONS
 from simulator import disk, faults, logs
 from simulator.actors import DeviceSetting, Life, VirtualClock, Wall, cast, plan, run_device
 from simulator.books import charges_in
@@ -23,8 +24,9 @@ from simulator.evidence import Disks
 from simulator.liars import LyingCoordinator, MaliciousDevice
 from simulator.loop import CURRENT, Incarnation, VirtualLoop
 from simulator.network import Network, SimulatedTransport
-from simulator.operations import COORDINATOR, Crash, DiskFull, Schedule
+from simulator.operations import COORDINATOR, REGISTRAR, Crash, DiskFull, Schedule
 from simulator.oracle import Oracle, Violation
+from simulator.registrar_program import Office, revocation_list, run_registrar
 
 PATIENCE = 900.0
 """Virtual seconds after the last fault within which a round must commit: the rest of an open round, whose
@@ -123,13 +125,23 @@ class World:
             fault=self.fault,
         )
         self.actors = {name: self._actor(name, name) for name in (COORDINATOR, *schedule.names)}
+        self.office = Office()
+        if schedule.revoked:
+            self.actors[REGISTRAR] = self._actor(REGISTRAR, REGISTRAR)
         self.coordinator = CoordinatorSetting(
             self.actors[COORDINATOR].folder,
-            schedule.devices,
+            schedule.devices - len(schedule.revoked),
             plan(schedule.corrupt_fraction, schedule.privacy),
         )
         self.transports: dict[str, SimulatedTransport] = {}
-        disks = Disks(self.coordinator.records, self.coordinator.holds, self._entered, self._charged)
+        found = self.coordinator
+        disks = Disks(
+            found.records,
+            found.holds,
+            self._entered,
+            self._charged,
+            lambda: found.revoked(),  # noqa: PLW0108 - every life of the coordinator sets another
+        )
         self.oracle = Oracle(schedule, self.coordinator.plan, cast().artifact.weights, disks, self._step)
         self.liar = LyingCoordinator(self.oracle, self.fault)
         self.network.lie = self._arrives
@@ -140,6 +152,8 @@ class World:
     def _actor(self, name: str, identity: str) -> Actor:
         folder = self.folder / name
         folder.mkdir()
+        # As it comes with a device's certificate.
+        (folder / REVOCATIONS).write_bytes(revocation_list(()))
         return Actor(name, identity, folder, random.Random(f"{self.schedule.seed}/{name}"))
 
     def note(self, what: str, *details: object) -> None:
@@ -220,7 +234,7 @@ class World:
         """What the devices have paid, all lives of each together."""
         paid: dict[str, list[Charge]] = {name: [] for name in self.schedule.names}
         for actor in self.actors.values():
-            if actor.name != COORDINATOR:
+            if actor.identity in paid:
                 charges = AgentMemory(actor.folder).ledger.charges
                 self.oracle.books.begins(actor.name, charges)
                 paid[actor.identity] += charges
@@ -251,6 +265,8 @@ class World:
         life = Life(clock, actor.chance, connect)
         if actor.name == COORDINATOR:
             return run_coordinator(self.coordinator, life, self.oracle)
+        if actor.name == REGISTRAR:
+            return run_registrar(self.office, life)
         return run_device(
             DeviceSetting(
                 actor.identity,
@@ -342,7 +358,7 @@ class World:
     def _publishes(self, transport: SimulatedTransport, topic: str, payload: bytes) -> list[bytes] | None:
         actor = self.actors[transport.incarnation.actor]
         self.note("publishes", actor.name, topic, payload)
-        if topic.startswith("fl/"):
+        if topic.startswith("fl/") or actor.name == REGISTRAR:
             return None
         if "/uploads/" in topic:
             self.oracle.books.sends(actor.name, payload)
