@@ -75,6 +75,7 @@ class _Interface:
     def is_evaluation(self) -> None:
         self._takes([_batch(self._manifest.input), _batch(self._manifest.label), *self._parameters()])
         self._gives([_LOSS, _batch(self._manifest.output)])
+        self._judges_its_output()
         self._uses_only_standard_operators()
 
     def is_training(self) -> None:
@@ -84,11 +85,12 @@ class _Interface:
         batch = [_batch(self._manifest.input), _batch(self._manifest.label)]
         self._takes([*batch, *parameters, *gradients, _FLAG])
         self._gives([_LOSS, _batch(self._manifest.output), *[_FLAG] * len(parameters)])
+        self._judges_its_output()
 
     def is_optimizer(self) -> None:
         """One node; what flows in are the parameters, their gradients and the optimizer's own state."""
         expected = (MICROSOFT, _OPTIMIZERS[self._manifest.optimizer])
-        if self._graph.operators != (expected,):
+        if [(node.domain, node.operator) for node in self._graph.nodes] != [expected]:
             raise self._error(f"is not the optimizer {self._manifest.optimizer}")
         rate, step, *rest = [*self._graph.inputs, _FLAG, _FLAG]
         if (rate.name, step.name) != ("learning_rate", "step"):
@@ -118,9 +120,16 @@ class _Interface:
                 )
 
     def _uses_only_standard_operators(self) -> None:
-        for domain, operator in self._graph.operators:
-            if domain != STANDARD or operator in _GRADIENT_ONLY:
-                raise self._error(f"holds {operator}, which belongs into a training graph")
+        for node in self._graph.nodes:
+            if node.domain != STANDARD or node.operator in _GRADIENT_ONLY:
+                raise self._error(f"holds {node.operator}, which belongs into a training graph")
+
+    def _judges_its_output(self) -> None:
+        """This loss looks a label up among the classes without asking whether there are so many."""
+        expected = (self._manifest.output.name, self._manifest.label.name)
+        for node in self._graph.nodes:
+            if node.operator == "SoftmaxCrossEntropyLoss" and node.inputs != expected:
+                raise self._error(f"the loss judges {node.inputs}, not {expected}")
 
     def _error(self, gist: str) -> BundleError:
         return BundleError(f"{self._file}: {gist}")

@@ -83,18 +83,32 @@ class Value(NamedTuple):
     sequence: bool = False
 
 
+class Node(NamedTuple):
+    """One operator in its place.
+
+    Attributes:
+        domain: of the operator; "" is the standard one.
+        operator: its name.
+        inputs: names of what it reads, in order.
+    """
+
+    domain: str
+    operator: str
+    inputs: tuple[str, ...]
+
+
 class ScannedGraph(NamedTuple):
     """What a graph takes, gives and does.
 
     Attributes:
         inputs: in order.
         outputs: in order.
-        operators: (domain, operator) of each node.
+        nodes: in order.
     """
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
-    operators: tuple[tuple[str, str], ...]
+    nodes: tuple[Node, ...]
 
 
 def scan_graph(file: str, data: bytes, *, opset: int, ir: int) -> ScannedGraph:
@@ -159,7 +173,7 @@ class _Graph:
             self._define(value.name, "an input")
         for part in graph.parts("initializer"):
             self._initializer(part)
-        operators = tuple(self._node(index, part) for index, part in enumerate(nodes))
+        scanned = tuple(self._node(index, part) for index, part in enumerate(nodes))
         outputs = tuple(self._value(part, "an output") for part in graph.parts("output"))
         for value in outputs:
             if value.name not in self._defined:
@@ -168,7 +182,7 @@ class _Graph:
         for names, what in ((described, "a value"), ([value.name for value in outputs], "an output")):
             if len(set(names)) != len(names):
                 raise self._reader.error(f"{what} is described twice")
-        return ScannedGraph(inputs, outputs, operators)
+        return ScannedGraph(inputs, outputs, scanned)
 
     def _define(self, name: str, what: str) -> None:
         if name in self._defined:
@@ -187,7 +201,7 @@ class _Graph:
 
     # Nodes.
 
-    def _node(self, index: int, data: memoryview) -> tuple[str, str]:
+    def _node(self, index: int, data: memoryview) -> Node:
         node = self._reader.message(data, NODE, f"node {index}")
         operator = _text(self._reader, node, "op_type", f"node {index}")
         domain = _text(self._reader, node, "domain", f"node {index}")
@@ -208,7 +222,7 @@ class _Graph:
                 self._define(name, f"an output of {what}")
             if operator == "Constant":
                 self._keep_constant(name, constant)
-        return domain, operator
+        return Node(domain, operator, tuple(inputs))
 
     def _check_size_asked_for(self, operator: str, inputs: Sequence[str], what: str) -> None:
         index = _SHAPE_INPUT.get(operator, len(inputs))

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from models.errors import BundleError
 
-MAX_FIELDS = 250_000
-"""Of all messages of one file, read in half a second. A training graph of 60 layers has 9,000."""
+MAX_FIELDS = 150_000
+"""Of all messages of one file: 30 MB and half a second. A training graph of 60 layers has 13,000."""
 
 _MAX_VARINT_BYTES = 10
 _MORE = 0x80  # the bit of a varint's byte that says that another follows

@@ -35,6 +35,11 @@ from protocol.plan import Training
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """numpy would otherwise keep a thread and its buffers for every core, for no work of ours."""
 
+_ENVIRONMENT = ("HOME", "LANG", "PATH", "TMPDIR")
+_ENVIRONMENT_PREFIXES = ("LC_", "LD_", "PYTHON")
+"""What an interpreter may need. The rest is not for a process that runs graphs of others: settings may come
+as variables, the broker's password among them."""
+
 _LAST_BREATH = 5.0
 """Seconds from the end of a process's output to its own end; a core dump may take one."""
 
@@ -119,6 +124,11 @@ class TrainingWorker:
         async with self._turn:
             answer = await self._exchange(call, deadline)
         match answer:
+            case WorkerFailure(kind, message) if kind == OUT_OF_MEMORY:
+                limit = self._limits.memory_limit_mb
+                raise TrainingFailedError(
+                    kind, f"training.memory_limit_mb = {limit} is too little: {message}"
+                )
             case WorkerFailure(kind, message):
                 raise TrainingFailedError(kind, message)
             case _ if isinstance(answer, expected):
@@ -162,7 +172,7 @@ class TrainingWorker:
                 str(self._limits.cpu_seconds),
                 stdin=PIPE,
                 stdout=PIPE,
-                env=os.environ | _ONE_THREAD,
+                env=_environment(),
             )
         return self._process
 
@@ -195,6 +205,15 @@ class TrainingWorker:
                 process.kill()
         # A killed process ends at once; reading what it left lets the transports close.
         await asyncio.shield(process.communicate())
+
+
+def _environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+    }
+    return kept | _ONE_THREAD
 
 
 async def _ask(process: Process, call: Call) -> Answer:

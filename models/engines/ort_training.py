@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bundle import Bundle
+from models.bundle import Bundle, BundleManifest
 from models.bundle_scan import (
     CHECKPOINT_FILE,
     EVALUATION_FILE,
@@ -145,8 +145,6 @@ class OrtTrainingEngine:
             for start in range(0, len(x), EVALUATION_BATCH):
                 part = slice(start, start + EVALUATION_BATCH)
                 loss, output = session.evaluate(x[part], y[part])
-                if output.shape != (len(x[part]), *self._manifest.output.shape):
-                    raise BundleError(f"the graph's output has the shape {output.shape}")
                 loss_sum += loss * len(output)
                 correct += count_correct(self._manifest, output, y[part])
         return Evaluation(len(x), loss_sum, correct)
@@ -158,7 +156,7 @@ class OrtTrainingEngine:
             for name, content in self._files.items():
                 (Path(folder) / name).write_bytes(content)
             with _native("the training graphs cannot be loaded"):
-                session = _Session(self._ort, self._api, Path(folder), weights)
+                session = _Session(self._ort, self._api, Path(folder), weights, self._manifest)
         if (size := session.module.get_parameters_size(trainable_only=True)) != weights.size:
             raise BundleError(f"the graph has {size} parameters, its manifest {weights.size}")
         yield session
@@ -175,6 +173,8 @@ def _native(what: str) -> "Iterator[None]":
     try:
         yield
     except Exception as error:
+        if isinstance(error, BundleError):
+            raise
         if isinstance(error, MemoryError) or "alloc" in str(error):
             raise MemoryError(f"{what}: {error}") from error
         raise BundleError(f"{what}: {error}") from error
@@ -183,7 +183,8 @@ def _native(what: str) -> "Iterator[None]":
 class _Session:
     """A loaded module and optimizer."""
 
-    def __init__(self, ort: Any, api: Any, folder: Path, weights: Vector) -> None:
+    def __init__(self, ort: Any, api: Any, folder: Path, weights: Vector, manifest: BundleManifest) -> None:
+        self._output = manifest.output.shape
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = _QUIET
@@ -201,7 +202,9 @@ class _Session:
         """One optimizer step; returns the batch's mean loss before it."""
         with _native("a training step failed"):
             self.module.train()
-            loss = float(self.module(x, y)[0])
+            loss, output, *_ = self.module(x, y)
+            self._check_output(output, x)
+            loss = float(loss)
         if proximal > 0:
             for name, parameter in self._state.parameters:
                 gradient = parameter.grad
@@ -216,7 +219,15 @@ class _Session:
         with _native("an evaluation failed"):
             self.module.eval()
             loss, output = self.module(x, y)
+            self._check_output(output, x)
             return float(loss), output
+
+    def _check_output(self, output: Any, x: Examples) -> None:
+        """Declared shapes bind nobody; a loss over fewer classes has read memory that is not its own."""
+        if output.shape != (len(x), *self._output):
+            raise BundleError(
+                f"the output has the shape {output.shape}, declared is (batch, *{self._output})"
+            )
 
     def weights(self) -> Vector:
         """A copy of the current weights, float32 (d,)."""

@@ -98,6 +98,10 @@ def has_ended(pid: int) -> bool:
     return state == "Z"  # ended, but nobody has asked how
 
 
+def environment_of(pid: int | None) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
 async def test_a_training_evaluates_what_it_received_and_returns_what_it_learned(bench: Bench) -> None:
     result = await bench.train(Training(local_epochs=30))
 
@@ -255,3 +259,25 @@ async def test_no_process_outlives_a_killed_parent(bench: Bench) -> None:
         await parent.communicate()
         while not has_ended(child):  # noqa: ASYNC110 - a process of another parent sends us no event
             await asyncio.sleep(0.02)
+
+
+async def test_secrets_in_the_environment_do_not_reach_the_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDFLEET_BROKER__PASSWORD", "hunter2")
+    await bench.train()
+
+    assert b"hunter2" not in environment_of(bench.worker.pid)
+
+
+async def test_more_memory_or_time_than_allowed_is_said_with_the_setting_to_change(bench: Bench) -> None:
+    model = build_model("mlp", {"features": 6, "classes": 2, "hidden": 3000}, seed=1)
+    bench.bundle = build_bundle(model, loss="cross_entropy", optimizer="adamw").encode()
+    bench.weights = initial_weights(model)
+    bench.worker = TrainingWorker(TrainingLimits(memory_limit_mb=256))
+    try:
+        assert "out of memory: training.memory_limit_mb = 256" in await bench.fails()
+    finally:
+        await bench.worker.close()
+    bench.worker = TrainingWorker(TrainingLimits(memory_limit_mb=1024, cpu_seconds=1))
+    assert "out of time: training.cpu_seconds = 1 were used up" in await bench.fails(FOREVER)

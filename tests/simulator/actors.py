@@ -19,7 +19,7 @@ from device_agent.artifacts import ArtifactCache
 from device_agent.memory import AgentMemory
 from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
-from models.errors import TrainingFailedError
+from models.errors import OUT_OF_TIME, TrainingFailedError
 from models.training_calls import TrainResult
 from protocol.certificates import Certificate, FleetTrust, Role
 from protocol.ids import DeviceId, Seconds, UnixTime
@@ -130,7 +130,7 @@ class OneHotWorker:
         seconds = self._seconds()
         await self._clock.sleep(min(seconds, deadline))
         if seconds > deadline:
-            raise TrainingFailedError("deadline", "training took too long")
+            raise TrainingFailedError(OUT_OF_TIME, "training took too long")
         trained = weights.copy()
         trained[self._index] += 1.0 if self._finite() else float("nan")
         return TrainResult(
