@@ -8,6 +8,7 @@ import msgspec
 from protocol.errors import FrameError
 from protocol.ids import DeviceId
 from protocol.status import (
+    BrokerStatus,
     CoordinatorStatus,
     DeviceStatus,
     ModelStatus,
@@ -24,6 +25,7 @@ EVENTS: dict[type[Status], str] = {
     RoundResult: "round",
     ModelStatus: "model",
     DeviceStatus: "device",
+    BrokerStatus: "broker",
 }
 """What a status is called in `--json` output."""
 
@@ -56,6 +58,7 @@ class FleetView:
         results: of the rounds that ended, by number.
         model: the newest.
         devices: presence by name.
+        broker: what its guard says.
         refused: payloads that were no status.
     """
 
@@ -64,6 +67,7 @@ class FleetView:
     results: dict[int, RoundResult] = field(default_factory=dict)
     model: ModelStatus | None = None
     devices: dict[DeviceId, DeviceStatus] = field(default_factory=dict)
+    broker: BrokerStatus | None = None
     refused: int = 0
 
     def receive(self, topic: str, payload: bytes) -> News | None:
@@ -94,6 +98,9 @@ class FleetView:
                 self.model = status
             case DeviceStatus() as status:
                 changed = self._keep_device(news.device or DeviceId(""), status)
+            case BrokerStatus() as status:
+                changed = status != self.broker
+                self.broker = status
         return changed
 
     def _keep_device(self, device: DeviceId, status: DeviceStatus) -> bool:

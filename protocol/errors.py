@@ -5,6 +5,7 @@
     │   ├── FrameError               bytes that are not a valid signed frame
     │   ├── CertificateError         a certificate that this fleet does not vouch for
     │   ├── OrderError               a round that was, or that jumps
+    │   ├── RequestError             a request for a certificate that a registrar must refuse
     │   └── ProtocolError            a valid frame whose content breaks a rule of the round
     │       ├── ManifestError            the manifest asks what this device does not allow
     │       ├── TranscriptError          the frame belongs to another round, cohort or set
@@ -45,6 +46,10 @@ class CertificateError(PeerError):
 
 class OrderError(PeerError):
     """The round is not newer than the last one, or too far ahead of it."""
+
+
+class RequestError(PeerError):
+    """The request for a certificate breaks a rule; the text is told to whoever asked."""
 
 
 class ProtocolError(PeerError):

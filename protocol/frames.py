@@ -14,6 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta, Struct
 
 from protocol.certificates import MAX_CERTIFICATE, Certificate, FleetTrust, Role
+from protocol.enrolment import (
+    MAX_REQUEST,
+    EnrolmentRequest,
+    FromRegistrar,
+    decode_from_registrar,
+    decode_request,
+)
 from protocol.errors import MAX_CAUSE, CertificateError, FrameError
 from protocol.ids import DeviceId, Name, UnixTime
 from protocol.messages import (
@@ -116,6 +123,27 @@ def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Ope
     """Verify and decode a frame from a coordinator; as `open_device_frame`."""
     frame, signer = _verify(data, trust, Role.COORDINATOR, now)
     message = decode_from_coordinator(frame.body)
+    _check_canonical(message, frame.body)
+    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+
+
+def open_enrolment_request(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[EnrolmentRequest]:
+    """Verify and decode a request for a certificate, by a claim or a device; as `open_device_frame`."""
+    if len(data) > MAX_REQUEST:
+        raise FrameError(f"a request of {len(data)} bytes is longer than {MAX_REQUEST}")
+    role = trust.read(_decode(data).certificate).role
+    if role not in {Role.CLAIM, Role.DEVICE}:
+        raise FrameError(f"a {role} asks for a certificate; only claims and devices do")
+    frame, signer = _verify(data, trust, role, now)
+    message = decode_request(frame.body)
+    _check_canonical(message, frame.body)
+    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+
+
+def open_registrar_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromRegistrar]:
+    """Verify and decode a frame from a registrar; as `open_device_frame`."""
+    frame, signer = _verify(data, trust, Role.REGISTRAR, now)
+    message = decode_from_registrar(frame.body)
     _check_canonical(message, frame.body)
     return Opened(signer, message, frame.body, bytes(data), frame.signature)
 

@@ -17,6 +17,7 @@ MAX_STATUS = 65_536
 """Bytes of one status."""
 
 CoordinatorState = Literal["online", "finished", "offline", "lost"]
+BrokerState = Literal["online", "offline", "lost"]
 DeviceState = Literal["idle", "training", "uploading", "sleeping", "offline", "lost"]
 Why = Annotated[str, Meta(max_length=MAX_REASON)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -145,7 +146,21 @@ class DeviceStatus(Struct, frozen=True):
     boot: Count = 0
 
 
-Status = CoordinatorStatus | RoundStatus | RoundResult | ModelStatus | DeviceStatus
+class BrokerStatus(Struct, frozen=True):
+    """What a broker's guard says of it, on `…/broker`.
+
+    Attributes:
+        state: of the guard; "lost" by its last will.
+        revocations: number of the revocation list that the broker goes by; 0 for none.
+        why: what keeps it from a newer list.
+    """
+
+    state: BrokerState
+    revocations: Count = 0
+    why: Why = ""
+
+
+Status = CoordinatorStatus | RoundStatus | RoundResult | ModelStatus | DeviceStatus | BrokerStatus
 StatusT = TypeVar("StatusT", bound=Status)
 
 _KINDS: dict[str, type[Status]] = {
@@ -154,6 +169,7 @@ _KINDS: dict[str, type[Status]] = {
     "rounds": RoundResult,
     "model": ModelStatus,
     "devices": DeviceStatus,
+    "broker": BrokerStatus,
 }
 
 

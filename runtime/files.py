@@ -3,6 +3,10 @@
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
+
+PRIVATE_MODE = 0o600
+"""The owner alone may read and write."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -17,9 +21,22 @@ def write_synced(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        _write_out(file, data)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """As `write_synced`, for the owner's eyes only: nobody else can read it, not even for a moment.
+
+    Raises:
+        OSError: the disk refused; the old content stands.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        _write_out(file, data)
     temporary.replace(path)
     sync_folder(path.parent)
 
@@ -45,9 +62,7 @@ def append_synced(path: Path, size: int, data: bytes) -> None:
             raise OSError(errno.EIO, "the file was cut short", str(path))
         file.truncate(size)
         file.seek(size)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        _write_out(file, data)
     sync_folder(path.parent)
 
 
@@ -62,6 +77,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_out(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def in_words(error: OSError) -> str:

@@ -5,10 +5,11 @@ fleet.crt     the root certificate, PEM
 <name>.key    its Ed25519 private key, PEM (PKCS #8), readable by its owner only
 """
 
-import os
 import ssl
 import stat
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -23,12 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 from protocol.certificates import Certificate, FleetTrust, Role
 from protocol.errors import FedfleetError, MisuseError
 from protocol.ids import UnixTime
-from runtime.files import write_synced
+from runtime.files import PRIVATE_MODE, write_private
 
 ROOT_FILE = "fleet.crt"
-
-# The owner alone may read and write.
-_PRIVATE_MODE = 0o600
 
 
 class IdentityError(FedfleetError):
@@ -102,18 +100,27 @@ def load_identity(folder: Path, name: str | None = None) -> Identity:
 def write_identity(folder: Path, identity: Identity) -> None:
     """Write an identity and its fleet's root, readable by the owner only; the folder is made."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_private(folder / ROOT_FILE, _pem(identity.root))
+    write_private(folder / ROOT_FILE, _pem(identity.root))
+    _write_key(folder, identity.name, identity.private_key)
     write_certificate(folder, identity)
-    key = identity.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _write_private(folder / f"{identity.name}.key", key)
+
+
+def made_key(folder: Path, name: str, entropy: Callable[[int], bytes]) -> Ed25519PrivateKey:
+    """The key of a name that has no certificate yet: the folder's, or a new one that is kept there first.
+
+    Raises:
+        IdentityError: the folder's key cannot be used.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / f"{name}.key").exists():
+        _write_key(folder, name, Ed25519PrivateKey.from_private_bytes(entropy(32)))
+    return _read_key(folder / f"{name}.key")
 
 
 def write_certificate(folder: Path, identity: Identity) -> None:
     """Write the certificate alone, with what is above it: what a renewal changes. Whole or not at all."""
     chain = _pem(identity.certificate) + (_pem(identity.registrar) if identity.registrar else b"")
-    file = folder / f"{identity.name}.crt"
-    write_synced(file, chain)
-    file.chmod(_PRIVATE_MODE)
+    write_private(folder / f"{identity.name}.crt", chain)
 
 
 def client_tls(identity: Identity, authorities: Path | None) -> ssl.SSLContext:
@@ -138,6 +145,16 @@ def client_tls(identity: Identity, authorities: Path | None) -> ssl.SSLContext:
     return context
 
 
+def passing_tls(identity: Identity, authorities: Path | None) -> ssl.SSLContext:
+    """As `client_tls`, for an identity that lives in memory: a claim, or what a registrar makes for itself.
+
+    OpenSSL reads keys from files only: they are in a folder of the owner's while this runs, and no longer.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedfleet-") as folder:  # mode 0700
+        write_identity(Path(folder), identity)
+        return client_tls(replace(identity, folder=Path(folder)), authorities)
+
+
 def load_tls_certificate(context: ssl.SSLContext, identity: Identity) -> None:
     """Have the next connections show the certificate that is on disk now.
 
@@ -151,6 +168,11 @@ def load_tls_certificate(context: ssl.SSLContext, identity: Identity) -> None:
         context.load_cert_chain(f"{stem}.crt", f"{stem}.key")
     except (OSError, ssl.SSLError) as error:
         raise IdentityError(f"{stem}.crt and .key cannot be used for TLS: {error}") from error
+
+
+def _write_key(folder: Path, name: str, key: Ed25519PrivateKey) -> None:
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_private(folder / f"{name}.key", pem)
 
 
 def _only_name(folder: Path) -> str:
@@ -184,7 +206,7 @@ def _read_certificates(file: Path) -> list[x509.Certificate]:
 
 def _read_key(file: Path) -> Ed25519PrivateKey:
     pem = _read(file)
-    if stat.S_IMODE(file.stat().st_mode) & ~_PRIVATE_MODE:
+    if stat.S_IMODE(file.stat().st_mode) & ~PRIVATE_MODE:
         raise IdentityError(f"{file} can be read by others; run chmod 600 {file}")
     try:
         key = load_pem_private_key(pem, password=None)
@@ -197,10 +219,3 @@ def _read_key(file: Path) -> Ed25519PrivateKey:
 
 def _pem(der: bytes) -> bytes:
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    """Never readable by others, not even for the moment between making and restricting it."""
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE), "wb") as opened:
-        opened.write(content)
