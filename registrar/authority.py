@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocol.errors import MisuseError
@@ -81,6 +86,11 @@ class FleetAuthority:
         """Name of the fleet."""
         return str(self.root.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value)
 
+    def key_pem(self, passphrase: bytes | None) -> bytes:
+        """The private key, PEM (PKCS #8), encrypted unless the passphrase is None."""
+        encryption = BestAvailableEncryption(passphrase) if passphrase is not None else NoEncryption()
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
     def issue(
         self,
         name: str,
@@ -131,7 +141,8 @@ class FleetAuthority:
             MisuseError: `name` is something else, or does not go with the role.
         """
         _check_name(name)
-        if not fits(name, role):
+        # A claim in a device's name is how a registrar pushes that device's session out at a broker.
+        if not (fits(name, role) or (role is Role.CLAIM and fits(name, Role.DEVICE))):
             raise MisuseError(_misnamed(name, role))
         attributes = [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, self.fleet),
