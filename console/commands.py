@@ -5,19 +5,17 @@ What a command needs is imported when it runs: `fedfleet --help` is quick.
 # ruff: noqa: PLC0415 (see above)
 
 import asyncio
-import contextlib
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
+from console.ca import ca_app
+from console.device import add_agent_commands, device_app
 from console.main import AGENT_COMMANDS, run_program
-from protocol.errors import FedfleetError
-from runtime.command_line import EXIT_WRONG
+from console.named_errors import named_errors
 
 app = typer.Typer(
     help="Federated learning for IoT fleets over the MQTT broker they already have.",
@@ -41,9 +39,13 @@ class _AgentGroup(TyperGroup):
 
 agent_app = typer.Typer(
     cls=_AgentGroup,
-    help="Trains on a device when it is free; --help tells its options; `ledger`, what privacy that cost.",
+    help="Trains on a device when it is free; --help tells its options. It also has the commands `join`, "
+    "`csr` and `install`, to enrol the device, and `ledger`, what training has cost its privacy.",
 )
 app.add_typer(agent_app, name="agent")
+app.add_typer(ca_app, name="ca")
+app.add_typer(device_app, name="device")
+add_agent_commands(agent_app)
 
 # They read their own command line, the same one as `python -m coordinator`: it is told once.
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -52,14 +54,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 FleetName = Annotated[str, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
 
 
-@contextlib.contextmanager
-def _named_errors() -> Iterator[None]:
-    """What has a name is told in a line; only bugs show where they happened."""
-    try:
-        yield
-    except FedfleetError as error:
-        sys.stderr.write(f"fedfleet: {error}\n")
-        raise typer.Exit(EXIT_WRONG) from None
+@app.command(context_settings=_READS_ITSELF, add_help_option=False)
+def registrar(context: typer.Context) -> None:
+    """Issues devices' certificates, and takes them back; --help tells its options."""
+    raise typer.Exit(run_program("registrar", context.args))
+
+
+@app.command(context_settings=_READS_ITSELF, add_help_option=False)
+def guard(context: typer.Context) -> None:
+    """Has a broker turn away whom the registrar has taken back; --help tells its options."""
+    raise typer.Exit(run_program("guard", context.args))
 
 
 @app.command()
@@ -76,7 +80,7 @@ def demo(
     from console.demo import run
     from console.demo_run import DemoOptions
 
-    with _named_errors():
+    with named_errors():
         raise typer.Exit(run(DemoOptions(devices, rounds, seed, drop, keep), json=json))
 
 
@@ -98,7 +102,7 @@ def broker(
     from console.serve_broker import default_password_file, serve
 
     file = (password_file or default_password_file(os.environ, Path.home())).absolute()
-    with _named_errors():
+    with named_errors():
         asyncio.run(
             serve(
                 host=host, port=port, engine=engine, username=username, password_file=file, console=Console()
@@ -131,7 +135,7 @@ def ledger(
 
     from console.ledger import read_settings, read_statement, summary, table
 
-    with _named_errors():
+    with named_errors():
         made = read_statement(read_settings(config=config, state=state, environment=os.environ))
     if json:
         typer.echo(msgspec.json.encode(made))
@@ -166,7 +170,7 @@ def watch(
     """The live view of any fleet, from its status topics alone."""
     from console.watch import read_settings, run
 
-    with _named_errors():
+    with named_errors():
         settings = read_settings(fleet=fleet, urls=broker or (), username=username, environment=os.environ)
         run(settings, json=json)
 
@@ -184,7 +188,7 @@ def check(
 
     from console.plan_check import check_plan, table
 
-    with _named_errors():
+    with named_errors():
         figures = check_plan(file, devices)
         if json:
             typer.echo(msgspec.json.encode(figures))
@@ -213,7 +217,7 @@ def identities(
     """
     from console.identities import device_names, make_fleet
 
-    with _named_errors():
+    with named_errors():
         made = make_fleet(folder, fleet, [*(device or ()), *device_names(devices, prefix)])
     typer.echo(f"{len(made) - 1} devices and a coordinator of fleet {fleet}, for development only:")
     for place in made:
@@ -230,7 +234,7 @@ def access_mosquitto(
     """Rules for Mosquitto's acl_file; enrolling a device does not change them."""
     from console.access import deliver, for_mosquitto
 
-    with _named_errors():
+    with named_errors():
         deliver(for_mosquitto(fleet, name or ()), output)
 
 

@@ -1,6 +1,6 @@
 """The entry of the command `fedfleet`.
 
-The two programs that run for long do not pass through the operator's commands: an agent on a small device
+The programs that run for long do not pass through the operator's commands: an agent on a small device
 loads no terminal library, and its command line is the same one as that of `python -m device_agent`. Nor does
 the question whether they live: a container engine asks it again and again.
 """
@@ -9,7 +9,7 @@ the question whether they live: a container engine asks it again and again.
 import sys
 from collections.abc import Sequence
 
-AGENT_COMMANDS = (["ledger"],)
+AGENT_COMMANDS = (["ledger"], ["join"], ["csr"], ["install"])
 """What `fedfleet agent` does besides running the agent."""
 
 
@@ -20,7 +20,9 @@ def main() -> None:
             from console.health import health
 
             sys.exit(health())
-        case ["coordinator" | "agent" as name, *arguments] if arguments[:1] not in AGENT_COMMANDS:
+        case ["coordinator" | "agent" | "registrar" | "guard" as name, *arguments] if (
+            arguments[:1] not in AGENT_COMMANDS
+        ):
             sys.exit(run_program(name, arguments))
         case _:
             from console.commands import app
@@ -29,11 +31,22 @@ def main() -> None:
 
 
 def run_program(name: str, arguments: Sequence[str]) -> int:
-    """Run `fedfleet coordinator` or `fedfleet agent`; returns its exit code."""
-    if name == "coordinator":
-        from coordinator.__main__ import PROGRAM as COORDINATOR
+    """Run `fedfleet coordinator`, `agent`, `registrar` or `guard`; returns its exit code."""
+    called = f"fedfleet {name}"
+    match name:
+        case "coordinator":
+            from coordinator.__main__ import PROGRAM as COORDINATOR
 
-        return COORDINATOR.main(arguments, "fedfleet coordinator")
-    from device_agent.__main__ import PROGRAM as AGENT
+            return COORDINATOR.main(arguments, called)
+        case "registrar":
+            from registrar.__main__ import PROGRAM as REGISTRAR
 
-    return AGENT.main(arguments, "fedfleet agent")
+            return REGISTRAR.main(arguments, called)
+        case "guard":
+            from registrar.guard import PROGRAM as GUARD
+
+            return GUARD.main(arguments, called)
+        case _:
+            from device_agent.__main__ import PROGRAM as AGENT
+
+            return AGENT.main(arguments, called)

@@ -73,6 +73,7 @@ class RevocationList:
         sequence: number of the list, from 1.
         expires: when a newer one must have come.
         serials: of the certificates it takes back.
+        crl: the list itself, DER, for TLS.
         message: as it was published.
     """
 
@@ -80,6 +81,7 @@ class RevocationList:
     sequence: int
     expires: UnixTime
     serials: frozenset[int]
+    crl: bytes
     message: bytes
 
 
@@ -152,6 +154,7 @@ def _read(der: bytes, registrar: Registrar, data: bytes) -> RevocationList:
         sequence=number,
         expires=UnixTime(crl.next_update_utc.timestamp()),
         serials=frozenset(revoked.serial_number for revoked in crl),
+        crl=der,
         message=bytes(data),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from runtime.entropy import SystemEntropy
 from runtime.files import write_synced
 from runtime.identity import load_identity, passing_tls
 from runtime.signals import run_until, stop_event
+from runtime.watchdog import watched
 
 CRL_FILE = "revoked.crl"
 ROOT_CRL_FILE = "root.crl"
@@ -78,7 +80,8 @@ async def run(settings: RegistrarSettings) -> None:
             kick=kick,
             files=(settings.state / CRL_FILE, settings.identity / ROOT_CRL_FILE),
         )
-        await run_until(stop, registrar.run(stop), clock)
+        async with watched(lambda: transport.connected, clock, os.environ):
+            await run_until(stop, registrar.run(stop), clock)
 
 
 class Registrar:

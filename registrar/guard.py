@@ -33,6 +33,7 @@ from runtime.files import write_synced
 from runtime.identity import load_identity
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
+from runtime.watchdog import watched
 
 RETRY = 1.0
 """Seconds until it is tried again to have the broker go by a list."""
@@ -69,7 +70,8 @@ async def run(settings: GuardSettings) -> None:
     guard = Guard(
         trust, topics, transport, clock, put_in_force=put_in_force, number=number_on_disk(settings.crl)
     )
-    await run_until(stop, guard.run(stop), clock)
+    async with watched(lambda: transport.connected, clock, os.environ):
+        await run_until(stop, guard.run(stop), clock)
 
 
 class Guard:

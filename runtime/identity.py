@@ -84,7 +84,7 @@ def load_identity(folder: Path, name: str | None = None) -> Identity:
     name = name or _only_name(folder)
     root = _read_certificates(folder / ROOT_FILE)[0]
     certificate, *above = _read_certificates(folder / f"{name}.crt")
-    key = _read_key(folder / f"{name}.key")
+    key = read_key(folder / f"{name}.key")
     if certificate.public_key() != key.public_key():
         raise IdentityError(f"{folder / name}.crt and {name}.key do not belong together; copy both again")
     return Identity(
@@ -114,7 +114,7 @@ def made_key(folder: Path, name: str, entropy: Callable[[int], bytes]) -> Ed2551
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / f"{name}.key").exists():
         _write_key(folder, name, Ed25519PrivateKey.from_private_bytes(entropy(32)))
-    return _read_key(folder / f"{name}.key")
+    return read_key(folder / f"{name}.key")
 
 
 def write_certificate(folder: Path, identity: Identity) -> None:
@@ -204,7 +204,12 @@ def _read_certificates(file: Path) -> list[x509.Certificate]:
         raise IdentityError(f"{file} is not a PEM certificate; copy it again") from error
 
 
-def _read_key(file: Path) -> Ed25519PrivateKey:
+def read_key(file: Path) -> Ed25519PrivateKey:
+    """A private key.
+
+    Raises:
+        IdentityError: it cannot be read, others can read it, or it is none of ours.
+    """
     pem = _read(file)
     if stat.S_IMODE(file.stat().st_mode) & ~PRIVATE_MODE:
         raise IdentityError(f"{file} can be read by others; run chmod 600 {file}")
