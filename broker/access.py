@@ -105,7 +105,7 @@ def _roles(topics: Topics) -> dict[Role, Access]:
         ),
         Role.REGISTRAR: Access(
             publish=(topics.revocations, topics.enrolment_answer("+")),
-            subscribe=(topics.every_enrolment_request, topics.broker_status),
+            subscribe=(topics.every_enrolment_request, topics.revocations, topics.broker_status),
         ),
         Role.CLAIM: Access(
             publish=(topics.every_enrolment_request,), subscribe=(topics.enrolment_answer("+"),)
