@@ -13,6 +13,7 @@ from device_agent.artifacts import ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
 from device_agent.memory import AgentMemory
 from device_agent.participation import Equipment, Participation
+from device_agent.renewal import Renewal, keep_renewed
 from device_agent.settings import AgentSettings
 from models.engines import available_engines
 from models.training_process import TrainingWorker
@@ -77,7 +78,16 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
     # What came with the certificate counts until the broker tells more.
     revocations.recall([settings.identity])
     worker = TrainingWorker(settings.training)
-    async with Computer(workers=0) as computer:
+    renewal = Renewal(
+        identity,
+        trust,
+        topics,
+        transport,
+        clock=clock,
+        entropy=entropy,
+        renewed=keep_renewed(identity, settings.identity, transport.settings.tls),
+    )
+    async with Computer(workers=0) as computer, renewal:
         try:
             yield Equipment(
                 settings=settings,
