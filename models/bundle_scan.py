@@ -92,10 +92,9 @@ class _Interface:
         expected = (MICROSOFT, _OPTIMIZERS[self._manifest.optimizer])
         if [(node.domain, node.operator) for node in self._graph.nodes] != [expected]:
             raise self._error(f"is not the optimizer {self._manifest.optimizer}")
-        rate, step, *rest = [*self._graph.inputs, _FLAG, _FLAG]
-        if (rate.name, step.name) != ("learning_rate", "step"):
+        if self._graph.inputs[:2] != (_RATE, _STEP):
             raise self._error("does not take learning_rate and step")
-        if not all(value.sequence and value.dtype == ElementType.FLOAT for value in rest[:-2]):
+        if not all(value.sequence and value.dtype == ElementType.FLOAT for value in self._graph.inputs[2:]):
             raise self._error("takes something else than parameters, gradients and moments")
 
     def _parameters(self) -> list[Value]:
@@ -137,6 +136,8 @@ class _Interface:
 
 _LOSS = Value("", ElementType.FLOAT, ())
 _FLAG = Value("", ElementType.BOOL, (1,))
+_RATE = Value("learning_rate", ElementType.FLOAT, (1,))
+_STEP = Value("step", ElementType.INT64, (1,))
 
 
 def _batch(tensor: Tensor) -> Value:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from models.layout import MAX_PARAMETERS
 from models.onnx_schema import (
     ATTRIBUTE,
     DIMENSION,
@@ -28,9 +27,9 @@ from models.onnx_schema import (
     TENSOR_TYPE,
     TYPE,
     VALUE,
-    ElementType,
 )
-from models.protobuf_reader import Message, Reader, count_varints
+from models.protobuf_reader import Message, Reader
+from models.tensor_scan import MAX_ELEMENTS, MAX_NUMBERS, check_shape, check_tensor
 
 MAX_NODES = 5_000
 """The training graph of 60 dense layers has 550."""
@@ -38,17 +37,8 @@ MAX_NODES = 5_000
 MAX_NAME_BYTES = 1_024
 """A parameter's name has up to 256; the gradient builder puts a few names together."""
 
-MAX_RANK = 8
-"""As for parameters."""
-
-MAX_ELEMENTS = MAX_PARAMETERS
-"""Of a declared or constant shape: as many as a whole model may have, 256 MiB of float32."""
-
 MAX_ATTRIBUTE = 2**31 - 1
 """Of a number in an attribute, either sign: sizes of kernels, pads and axes lie far below."""
-
-MAX_NUMBERS = 64
-"""In a list of an attribute, and in a constant that is read as a shape: a few for each axis."""
 
 MAX_METADATA = 1_000
 """Entries that exporters attach to a graph and nobody reads."""
@@ -57,14 +47,6 @@ Shape = tuple[int | None, ...]
 
 _SHAPE_INPUT = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Tile": 1}
 """Operators whose output is as large as the numbers in this input say."""
-
-_DATA_FIELDS = {
-    "raw_data": None,
-    "float_data": {ElementType.FLOAT},
-    "int32_data": {ElementType.INT32, ElementType.BOOL, ElementType.FLOAT16},
-    "int64_data": {ElementType.INT64},
-    "double_data": {ElementType.DOUBLE},
-}
 
 
 class Value(NamedTuple):
@@ -193,7 +175,7 @@ class _Graph:
         tensor = self._reader.message(data, TENSOR, "an initializer")
         name = _text(self._reader, tensor, "name", "an initializer")
         self._define(name, "an initializer")
-        self._keep_constant(name, _check_tensor(self._reader, tensor, f"initializer {name!r}"))
+        self._keep_constant(name, check_tensor(self._reader, tensor, f"initializer {name!r}"))
 
     def _keep_constant(self, name: str, values: tuple[int, ...] | None) -> None:
         if values is not None:
@@ -245,7 +227,7 @@ class _Graph:
                 if operator not in {"Constant", "ConstantOfShape"}:
                     raise self._reader.error(f"{what}: only constants hold a tensor")
                 tensor = self._reader.message(part, TENSOR, what)
-                constant = _check_tensor(self._reader, tensor, f"the tensor of {what}")
+                constant = check_tensor(self._reader, tensor, f"the tensor of {what}")
             if name == "value_ints":
                 constant = self._reader.integers(attribute, "ints", MAX_NUMBERS)
         return constant
@@ -281,7 +263,7 @@ class _Graph:
     def _shape(self, data: memoryview, what: str) -> Shape:
         message = self._reader.message(data, SHAPE, what)
         shape = tuple(self._dimensions(message, what))
-        _check_shape(self._reader, [size for size in shape if size is not None], len(shape), what)
+        check_shape(self._reader, [size for size in shape if size is not None], len(shape), what)
         return shape
 
     def _dimensions(self, shape: Message, what: str) -> Iterator[int | None]:
@@ -303,58 +285,3 @@ def _check_attribute(reader: Reader, attribute: Message, what: str) -> None:
         raise reader.error(f"{what} holds a number beyond {MAX_ATTRIBUTE:,}")
     for part in (*attribute.parts("s"), *attribute.parts("strings")):
         reader.text(part, what, MAX_NAME_BYTES)
-
-
-def _check_shape(reader: Reader, sizes: Sequence[int], rank: int, what: str) -> int:
-    """Refuse what no device could hold; the number of elements."""
-    if rank > MAX_RANK:
-        raise reader.error(f"{what} has {rank:,} axes; at most {MAX_RANK} are allowed")
-    if any(size < 0 for size in sizes):
-        raise reader.error(f"{what} has an axis of negative length")
-    elements = math.prod(sizes)
-    if elements > MAX_ELEMENTS or max(sizes, default=0) > MAX_ELEMENTS:
-        raise reader.error(f"{what} has more than {MAX_ELEMENTS:,} elements")
-    return elements
-
-
-def _check_tensor(reader: Reader, tensor: Message, what: str) -> tuple[int, ...] | None:
-    """Refuse a tensor whose data is elsewhere or of another length; its values if it may be a shape."""
-    if tensor.number("data_location"):
-        raise reader.error(f"{what} has its data in another file")
-    dtype = tensor.number("data_type")
-    if dtype not in ELEMENT_BYTES:
-        raise reader.error(f"{what} has elements of type {dtype}, which are not allowed")
-    sizes = reader.integers(tensor, "dims", MAX_RANK)
-    elements = _check_shape(reader, sizes, len(sizes), what)
-    fields = [name for name in _DATA_FIELDS if tensor.has(name)]
-    if len(fields) > 1:
-        raise reader.error(f"{what} has data in both {fields[0]} and {fields[1]}")
-    held = _count_elements(reader, tensor, dtype, fields[0], what) if fields else 0
-    if held != elements:
-        raise reader.error(f"{what} has {held:,} elements, its shape {elements:,}")
-    if dtype != ElementType.INT64 or not 0 < elements <= MAX_NUMBERS:
-        return None
-    if fields == ["raw_data"]:
-        return tuple(tensor.parts("raw_data")[0].cast("q"))
-    return reader.integers(tensor, fields[0], MAX_NUMBERS)
-
-
-def _count_elements(reader: Reader, tensor: Message, dtype: int, field: str, what: str) -> int:
-    if field == "raw_data":
-        data = tensor.parts(field)[0]
-        if len(data) % ELEMENT_BYTES[dtype]:
-            raise reader.error(f"{what} has {len(data):,} bytes, not a whole number of elements")
-        return len(data) // ELEMENT_BYTES[dtype]
-    if dtype not in (_DATA_FIELDS[field] or ()):
-        raise reader.error(f"{what} of type {dtype} has its data in {field}")
-    packed = tensor.parts(field)
-    single = len(tensor.values[field]) - len(packed)
-    match field:
-        case "float_data" | "double_data":
-            width = ELEMENT_BYTES[dtype]
-            # An unpacked element is a part of one element's width.
-            if any(len(part) % width for part in packed):
-                raise reader.error(f"{what} has {field} that is not a whole number of elements")
-            return sum(len(part) // width for part in packed)
-        case _:
-            return single + sum(count_varints(part) for part in packed)

@@ -7,6 +7,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from hostile_artifacts.making import (
+    FEATURES,
     GOOD,
     WEIGHTS,
     Hostile,
@@ -16,12 +17,14 @@ from hostile_artifacts.making import (
     node,
     with_file,
 )
+from models.artifact import build_bundle, initial_weights
 from models.bundle_scan import (
     CHECKPOINT_FILE,
     EVALUATION_FILE,
     OPTIMIZER_FILE,
     TRAINING_FILE,
 )
+from models.catalog import build_model
 from models.errors import OUT_OF_MEMORY, OUT_OF_TIME
 
 
@@ -128,6 +131,11 @@ def crashes() -> Iterator[Hostile]:
         spoilt = bytes(checkpoint[:offset]) + b"\xff\xff\xff\x7f" + bytes(checkpoint[offset + 4 :])
         yield Hostile(f"checkpoint whose offset {offset} lies", with_file(CHECKPOINT_FILE, spoilt), any_end)
     yield Hostile("gradients into each other's place", edited(TRAINING_FILE, _crossed), f"trained|{any_end}")
+    # So large that the read or write beyond the buffer leaves what the process owns.
+    large = build_model("mlp", {"features": FEATURES, "classes": 2, "hidden": 1500}, seed=1)
+    bundle = build_bundle(large, loss="cross_entropy", optimizer="sgd")
+    crossed = edited(TRAINING_FILE, _crossed, bundle)
+    yield Hostile("large gradients into each other's place", crossed, any_end, initial_weights(large))
     random = np.random.default_rng(1)
     for file in (CHECKPOINT_FILE, TRAINING_FILE, OPTIMIZER_FILE):
         for number in range(8):
