@@ -40,7 +40,8 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 
 # Half of the folders where mosquitto is installed are not on an ordinary user's path.
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
-_READY = {"mosquitto": " running", "nats": "Server is ready"}
+# At the end of a line: Mosquitto 2.1 begins with "running mosquitto as user: root".
+_READY = {"mosquitto": " running\n", "nats": "Server is ready"}
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01

@@ -4,11 +4,14 @@
 Mosquitto than the machine's is named by FEDFLEET_TEST_MOSQUITTO in the environment.
 """
 
+import asyncio
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -96,17 +99,24 @@ class SecureBroker(EmbeddedBroker):
 
     office: Office
     names: tuple[str, ...] = ()
-    changes: tuple[tuple[str, str], ...] = ()
+    server: Identity
 
     @classmethod
-    def of(cls, office: Office, *names: str, changes: tuple[tuple[str, str], ...] = ()) -> "SecureBroker":
-        """A broker for a fleet; `names` are those of more clients other than devices."""
+    def of(cls, office: Office, *names: str, server: Identity | None = None) -> "SecureBroker":
+        """A broker for a fleet.
+
+        Args:
+            office: of the fleet.
+            names: of more clients other than devices.
+            server: what the broker shows; None is a certificate as it should be.
+        """
         try:
             program = _program()
         except BrokerMissingError as missing:
             pytest.skip(str(missing))
         broker = cls(program, BrokerAddress(HOST, 0, tls=True), HOST)
-        broker.office, broker.names, broker.changes = office, names, changes
+        broker.office, broker.names = office, names
+        broker.server = server or office.identity("broker", Role.BROKER, addresses=[HOST, "localhost"])
         return broker
 
     @property
@@ -128,9 +138,6 @@ class SecureBroker(EmbeddedBroker):
         text = text.replace("listener 8883", f"listener {self.address.port} {HOST}")
         # The monitoring listener takes any port that is free: Mosquitto has no word for that, so it goes.
         text = re.sub(r"listener 8884 .*?(?=# ---)", "", text, flags=re.DOTALL)
-        for old, new in self.changes:
-            assert old in text
-            text = text.replace(old, new)
         own = f"""
             persistence_location {self._home / "state"}/
             pid_file {self._home / "pid"}
@@ -145,11 +152,10 @@ class SecureBroker(EmbeddedBroker):
         if self.files.exists():
             return
         self.files.mkdir()
-        server = self.office.identity("broker", Role.BROKER, addresses=[HOST, "localhost"])
-        assert server.folder is not None
-        shutil.copy(server.folder / "fleet.crt", self.files / "ca.crt")
-        shutil.copy(server.folder / "broker.crt", self.files / "broker.crt")
-        shutil.copy(server.folder / "broker.key", self.files / "broker.key")
+        shown = self.server.folder or Path()
+        shutil.copy(shown / "fleet.crt", self.files / "ca.crt")
+        shutil.copy(shown / f"{self.server.name}.crt", self.files / "broker.crt")
+        shutil.copy(shown / f"{self.server.name}.key", self.files / "broker.key")
         (self.files / "acl").write_text(mosquitto_rules(Topics(self.office.fleet), self.names))
         self.office.write_lists(self.files / "revoked.crl")
 
@@ -179,3 +185,50 @@ async def secure_broker(folder: Path, *names: str, fleet: str = "f") -> AsyncIte
     """A fleet's office and its broker, running."""
     async with SecureBroker.of(Office(fleet, folder / "identities"), *names) as broker:
         yield broker
+
+
+# A client of a few bytes, for what a well-behaved one would not do.
+
+ACCEPTED = b"\x20\x02\x00\x00"
+"""CONNACK of MQTT 3.1.1: no session, accepted (section 3.2)."""
+
+
+def connect_packet(client_id: str) -> bytes:
+    """CONNECT of MQTT 3.1.1, clean session, keepalive of a minute (section 3.1)."""
+    body = b"\x00\x04MQTT\x04\x02\x00\x3c" + len(client_id).to_bytes(2) + client_id.encode()
+    return bytes([0x10, len(body)]) + body
+
+
+async def knock(broker: SecureBroker, context: ssl.SSLContext | None, client_id: str = "d1") -> str:
+    """Try to connect: "accepted", or why it was not: the TLS alert, or "closed" without one."""
+    return await asyncio.to_thread(_knock, broker.address.port, context, client_id)
+
+
+def _knock(port: int, context: ssl.SSLContext | None, client_id: str) -> str:
+    plain = socket.create_connection((HOST, port), timeout=30)
+    try:
+        with context.wrap_socket(plain, server_hostname=HOST) if context else plain as door:
+            if isinstance(door, ssl.SSLSocket):
+                _hear_the_verdict(door)
+            door.sendall(connect_packet(client_id))
+            return "accepted" if door.recv(4) == ACCEPTED else "closed"
+    except ssl.SSLError as error:
+        return error.reason
+    except ConnectionError:
+        return "closed"
+
+
+def _hear_the_verdict(door: ssl.SSLSocket) -> None:
+    """A client of TLS 1.3 is done before its certificate was looked at: then tickets come, or an alert."""
+    select.select([door], [], [], 30)
+    door.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        door.recv(1)
+    door.settimeout(30)
+
+
+def bare_context(broker: SecureBroker) -> ssl.SSLContext:
+    """Trusts the broker, and shows nothing."""
+    context = ssl.create_default_context(cafile=str(broker.files / "ca.crt"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
