@@ -165,13 +165,18 @@ def watch(
     broker: Annotated[list[str] | None, typer.Option(metavar="URL", help="mqtt://host:port.")] = None,
     fleet: Annotated[str | None, typer.Option(help="Name of the fleet.")] = None,
     username: Annotated[str | None, typer.Option(help="Password: FEDFLEET_BROKER__PASSWORD.")] = None,
+    identity: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with a watcher's certificate, for mqtts://.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """The live view of any fleet, from its status topics alone."""
     from console.watch import read_settings, run
 
     with named_errors():
-        settings = read_settings(fleet=fleet, urls=broker or (), username=username, environment=os.environ)
+        settings = read_settings(
+            fleet=fleet, urls=broker or (), username=username, identity=identity, environment=os.environ
+        )
         run(settings, json=json)
 
 

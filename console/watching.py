@@ -10,6 +10,7 @@ from protocol.topics import Topics
 from runtime.clock import SystemClock
 from runtime.config import BrokerSettings
 from runtime.entropy import SystemEntropy
+from runtime.identity import Identity, client_tls
 
 
 @contextlib.asynccontextmanager
@@ -38,14 +39,23 @@ async def listening(
         yield
 
 
-def watching_transport(broker: BrokerSettings) -> MqttTransport:
-    """A client that nobody remembers when it is gone."""
+def watching_transport(broker: BrokerSettings, identity: Identity | None = None) -> MqttTransport:
+    """A client that nobody remembers when it is gone.
+
+    Args:
+        broker: how to reach it.
+        identity: a watcher's, for a broker that wants certificates; None is a login, or nobody.
+
+    Raises:
+        IdentityError: the certificate, or the authorities of the broker's, cannot be used.
+    """
     entropy = SystemEntropy()
     settings = MqttSettings(
         addresses=broker.addresses,
-        client_id=f"watch-{entropy.bytes(8).hex()}",
+        client_id=identity.name if identity else f"watch-{entropy.bytes(8).hex()}",
         clean=True,
         session_expiry=0,
         keepalive=broker.keepalive,
+        tls=client_tls(identity, broker.authorities) if identity else None,
     )
     return MqttTransport(settings, sleep=SystemClock().sleep, uniform=entropy.uniform)

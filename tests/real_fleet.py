@@ -44,7 +44,7 @@ from protocol.topics import Topics
 from registrar.authority import FleetAuthority
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
-from runtime.identity import write_identity
+from runtime.identity import Identity, write_identity
 
 FLEET = "real"
 PATIENCE = 60.0
@@ -136,7 +136,7 @@ class RealFleet:
 
     async def __aenter__(self) -> Self:
         try:
-            self.broker = await self._stack.enter_async_context(EmbeddedBroker.start(self._engine))
+            self.broker = await self._stack.enter_async_context(self.make_broker())
         except BrokerMissingError as missing:
             pytest.skip(str(missing))
         self.user = await self._stack.enter_async_context(self.connect("user"))
@@ -163,6 +163,10 @@ class RealFleet:
     def _logs(self) -> list[Path]:
         return sorted({program.log for program in self.programs})
 
+    def make_broker(self) -> EmbeddedBroker:
+        """Not entered yet."""
+        return EmbeddedBroker.start(self._engine)
+
     def connect(self, name: str) -> MqttTransport:
         """A client of its own, that leaves nothing behind and comes back fast."""
         settings = MqttSettings((self.broker.address,), name, clean=True)
@@ -174,7 +178,7 @@ class RealFleet:
         """Start the coordinator; a second call starts it again on the same state."""
         folder = self.folder / "coordinator"
         if not folder.exists():
-            write_identity(folder / "identity", self.authority.issue("coordinator", Role.COORDINATOR, 1))
+            write_identity(folder / "identity", self.issue("coordinator", Role.COORDINATOR))
             np.savez(self.folder / "judge.npz", **examples(99, 60))  # type: ignore[arg-type]
         own = {
             "IDENTITY": folder / "identity",
@@ -195,10 +199,14 @@ class RealFleet:
         """Give a device its identity and data, once; its folder."""
         folder = self.folder / name
         if not folder.exists():
-            write_identity(folder / "identity", self.authority.issue(name, Role.DEVICE))
+            write_identity(folder / "identity", self.issue(name, Role.DEVICE))
             seed = int.from_bytes(name.encode()) % 2**32
             np.savez(folder / "data.npz", **examples(seed, count, features))  # type: ignore[arg-type]
         return folder
+
+    def issue(self, name: str, role: Role) -> Identity:
+        """A certificate and its key; a coordinator's is of the first generation."""
+        return self.authority.issue(name, role, 1 if role is Role.COORDINATOR else 0)
 
     async def _start_agent(self, name: str, more: dict[str, str]) -> Program:
         folder = self.enrol(name)
@@ -211,13 +219,7 @@ class RealFleet:
         return await self._start(name, "device_agent", own | more)
 
     async def _start(self, name: str, module: str, settings: dict[str, object]) -> Program:
-        live = BrokerAddress(self.broker.address.host, self.broker.address.port)
-        common = {
-            "FLEET": FLEET,
-            "BROKER__URLS": ",".join([*self.dead_brokers, str(live)]),
-            "BROKER__USERNAME": self.broker.address.user,
-            "BROKER__PASSWORD": self.broker.address.password,
-        }
+        common = {"FLEET": FLEET} | {f"BROKER__{key}": text for key, text in self.broker_settings().items()}
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDFLEET_")}
         environment |= {f"FEDFLEET_{key}": str(value) for key, value in (common | settings).items()}
         log = self.folder / f"{name}.log"
@@ -233,6 +235,16 @@ class RealFleet:
         program = Program(name, process, log)
         self.programs.append(program)
         return program
+
+    def broker_settings(self) -> dict[str, str]:
+        """How a program reaches the broker."""
+        address = self.broker.address
+        live = BrokerAddress(address.host, address.port)
+        return {
+            "URLS": ",".join([*self.dead_brokers, str(live)]),
+            "USERNAME": address.user or "",
+            "PASSWORD": address.password or "",
+        }
 
     more_environment: ClassVar[Mapping[str, str]] = {}
     """Of every program, beside its settings."""

@@ -247,9 +247,9 @@ class Puppet:
 def _settings(fleet: RealFleet, name: str, address: BrokerAddress, privacy: PrivacySettings) -> AgentSettings:
     folder = fleet.enrol(name)
     broker = BrokerSettings(
-        urls=(f"mqtt://{address.host}:{address.port}",),
+        urls=(str(replace(address, user=None, password=None)),),
         username=address.user,
-        password=SecretStr(address.password or ""),
+        password=None if address.password is None else SecretStr(address.password),
     )
     return AgentSettings(
         fleet=FLEET,

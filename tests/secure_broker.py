@@ -51,6 +51,7 @@ class Office:
         fleet: its name.
         folder: for identities, one folder each.
         root: the fleet's root; `registrar` issues for devices and claims.
+        issuer: the registrar's identity.
         revoked: serial numbers that the registrar has taken back.
     """
 
@@ -58,15 +59,15 @@ class Office:
     folder: Path
     root: FleetAuthority = field(init=False)
     registrar: FleetAuthority = field(init=False)
+    issuer: Identity = field(init=False)
     revoked: dict[int, UnixTime] = field(default_factory=dict)
     lists: int = 0
 
     def __post_init__(self) -> None:
         began = UnixTime(CLOCK.unix() - HOUR)
         self.root = FleetAuthority.create(self.fleet, began, ENTROPY.bytes)
-        issuer = self.root.issue("registrar", Role.REGISTRAR)
-        self.registrar = FleetAuthority.of_registrar(issuer, began, ENTROPY.bytes)
-        self._keep(issuer)
+        self.issuer = self._keep(self.root.issue("registrar", Role.REGISTRAR))
+        self.registrar = FleetAuthority.of_registrar(self.issuer, began, ENTROPY.bytes)
 
     def identity(self, name: str, role: Role = Role.DEVICE, **more: Any) -> Identity:
         """Issue and write an identity; a second call issues another one of that name."""
@@ -124,6 +125,16 @@ class SecureBroker(EmbeddedBroker):
         """What would be /etc/fedfleet."""
         return self._home / "etc"
 
+    @property
+    def state(self) -> Path:
+        """Where the broker saves."""
+        return self._home / "state"
+
+    async def restart_after_kill(self) -> None:
+        """As after kill -9: what was saved is what there is."""
+        await self._stop(signal.SIGKILL)
+        await self._launch()
+
     def reload(self) -> None:
         """Have the broker read its rules and revocation lists again."""
         os.kill(self.pid, signal.SIGHUP)
@@ -139,7 +150,7 @@ class SecureBroker(EmbeddedBroker):
         # The monitoring listener takes any port that is free: Mosquitto has no word for that, so it goes.
         text = re.sub(r"listener 8884 .*?(?=# ---)", "", text, flags=re.DOTALL)
         own = f"""
-            persistence_location {self._home / "state"}/
+            persistence_location {self.state}/
             pid_file {self._home / "pid"}
             log_dest stderr
             {"user root" if os.geteuid() == 0 else ""}

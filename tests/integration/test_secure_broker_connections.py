@@ -195,3 +195,30 @@ async def test_only_the_fleets_broker_under_its_own_address_is_believed(tmp_path
     for impostor in impostors:
         async with SecureBroker.of(office, server=impostor) as broker:
             assert await knock(broker, shows(device)) == "CERTIFICATE_VERIFY_FAILED", broker.log()
+
+
+# State.
+
+
+async def test_what_the_broker_has_saved_survives_a_kill(broker: SecureBroker) -> None:
+    waiting, kept = list[Delivery](), list[Delivery]()
+    device, coordinator = (
+        broker.office.identity("d1"),
+        broker.office.identity("coordinator", Role.COORDINATOR),
+    )
+    async with transport(broker.address, device, clean=False) as away:
+        await away.subscribe(TOPICS.inbox(D1), waiting.append)
+    async with transport(broker.address, coordinator) as says:
+        await says.publish(TOPICS.inbox(D1), b"queued")
+        await says.publish(TOPICS.round_status, b"kept", retain=True)
+    saved, now = broker.state / "mosquitto.db", CLOCK.unix()
+    await until(lambda: saved.exists() and saved.stat().st_mtime > now)
+    await broker.restart_after_kill()
+    back = transport(broker.address, device, clean=False)
+    await back.subscribe(TOPICS.inbox(D1), waiting.append)
+    watch = broker.office.identity("watch", Role.WATCH)
+    async with back, transport(broker.address, watch) as watcher:
+        await watcher.subscribe(TOPICS.round_status, kept.append)
+        await until(lambda: waiting and kept)
+    assert [one.payload for one in waiting] == [b"queued"]
+    assert [one.payload for one in kept] == [b"kept"]
