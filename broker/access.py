@@ -50,8 +50,13 @@ def access_of(topics: Topics, name: str) -> Access:
     """
     role = role_called(name)
     if role is Role.DEVICE:
-        return own_access(topics, name) | public_access(topics)
-    return _roles(topics)[role]
+        return own_access(topics, name) | public_access(topics) | probe_access(topics, name)
+    return _roles(topics)[role] | probe_access(topics, name)
+
+
+def probe_access(topics: Topics, name: str) -> Access:
+    """What everybody may do: talk to itself, which is how `fedfleet doctor` examines a broker."""
+    return Access(publish=(topics.probe(name),), subscribe=(topics.probe(name),))
 
 
 def own_access(topics: Topics, name: str) -> Access:
@@ -126,7 +131,7 @@ def mosquitto_rules(topics: Topics, names: tuple[str, ...] = ()) -> str:
         topics: of the fleet.
         names: of those other than devices, besides `ALWAYS`: "watch-alice"; a device's name adds nothing.
     """
-    devices = own_access(topics, "%u") | public_access(topics)
+    devices = own_access(topics, "%u") | public_access(topics) | probe_access(topics, "%u")
     sections = [
         [
             f"# Access rules of fleet {topics.fleet}, written by `fedfleet access mosquitto`.",

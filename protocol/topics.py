@@ -128,6 +128,10 @@ class Topics:
         """Filter of all requests."""
         return self.enrolment_request("+")
 
+    def probe(self, name: str) -> str:
+        """Where a client tells itself something, to see what its broker does with it."""
+        return f"{self._machines}/probe/{name}"
+
     def upload(self, shard: str, device: DeviceId) -> str:
         """Chunks of a device's masked update, device to aggregator."""
         return f"{self._machines}/uploads/{shard}/{device}"

@@ -49,15 +49,17 @@ PUBLIC_OF_DEVICES = [
     *(TOPICS.decision(ORDER, name) for name in DECISION_TOPICS.values()),
 ]
 OUTSIDE = ["fl/1/g/coordinator", "flw/1/g/devices/d1/inbox", "x", "$SYS/broker/version", "flw/1/f/rounds"]
-EVERY = [*topics_of(D1), *topics_of(D2), *PUBLIC, *OUTSIDE]
+PROBES = [TOPICS.probe(name) for name in NAMES]
+EVERY = [*topics_of(D1), *topics_of(D2), *PUBLIC, *OUTSIDE, *PROBES]
 
 
 def says(name: str) -> set[str]:
-    return {topic for topic in EVERY if _any(access_of(TOPICS, name).publish, topic)}
+    """To others; what it tells itself is everybody's own business."""
+    return {topic for topic in EVERY if _any(access_of(TOPICS, name).publish, topic)} - {TOPICS.probe(name)}
 
 
 def hears(name: str) -> set[str]:
-    return {topic for topic in EVERY if _any(access_of(TOPICS, name).subscribe, topic)}
+    return {topic for topic in EVERY if _any(access_of(TOPICS, name).subscribe, topic)} - {TOPICS.probe(name)}
 
 
 def _any(filters: tuple[str, ...], topic: str) -> bool:
@@ -141,11 +143,12 @@ def readable(rules: str) -> str:
 def test_mosquitto_grants_exactly_this() -> None:
     rules = readable(mosquitto_rules(TOPICS, ("watch-alice",)))
     for name, topic in itertools.product(NAMES, EVERY):
-        said, heard = topic in says(name), topic in hears(name)
+        itself = topic == TOPICS.probe(name)
+        said, heard = itself or topic in says(name), itself or topic in hears(name)
         assert mosquitto(rules, name, topic, "write") is said, (name, topic)
         # A denial is of both ways, so nobody can be kept from hearing what they say on a public topic.
-        itself = said and topic in PUBLIC_OF_DEVICES
-        assert mosquitto(rules, name, topic, "read") is (heard or itself), (name, topic)
+        own = said and topic in PUBLIC_OF_DEVICES
+        assert mosquitto(rules, name, topic, "read") is (heard or own), (name, topic)
 
 
 def test_who_is_no_device_has_none_of_a_devices_topics() -> None:
@@ -153,6 +156,13 @@ def test_who_is_no_device_has_none_of_a_devices_topics() -> None:
     for name in set(NAMES) - {"d1", "d2"}:
         for topic, way in itertools.product(topics_of(DeviceId(name)), ("read", "write")):
             assert not mosquitto(rules, name, topic, way), (name, topic)
+
+
+def test_everybody_talks_to_itself_and_to_no_other_self() -> None:
+    for name, other in itertools.product(NAMES, NAMES):
+        access = access_of(TOPICS, name)
+        assert _any(access.publish, TOPICS.probe(other)) is (name == other)
+        assert _any(access.subscribe, TOPICS.probe(other)) is (name == other)
 
 
 def test_a_name_of_a_device_adds_no_rules() -> None:

@@ -96,6 +96,7 @@ def test_the_topics_are_those_that_the_code_makes() -> None:
         topics.revocations,
         topics.enrolment_request("<name>"),
         topics.enrolment_answer("<name>"),
+        topics.probe("<name>"),
         topics.upload("<shard>", device),
         topics.blob_chunk(bytes(32), 0).replace(f"{'00' * 32}/0", "<sha256>/<i>"),
     }

@@ -30,6 +30,7 @@ def every_topic(fleet: str, device: DeviceId, order: Order) -> tuple[list[str], 
         topics.inbox(device),
         topics.outbox(device),
         *(topics.decision(order, name) for name in DECISION_TOPICS.values()),
+        topics.probe(device),
         topics.upload("main", device),
         topics.blob_chunk(bytes(32), 4095),
     ]
