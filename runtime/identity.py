@@ -81,7 +81,7 @@ def load_identity(folder: Path, name: str | None = None) -> Identity:
     Raises:
         IdentityError: naming the file and the fix.
     """
-    name = name or _only_name(folder)
+    name = name or only_name(folder)
     root = _read_certificates(folder / ROOT_FILE)[0]
     certificate, *above = _read_certificates(folder / f"{name}.crt")
     key = read_key(folder / f"{name}.key")
@@ -175,7 +175,12 @@ def _write_key(folder: Path, name: str, key: Ed25519PrivateKey) -> None:
     write_private(folder / f"{name}.key", pem)
 
 
-def _only_name(folder: Path) -> str:
+def only_name(folder: Path) -> str:
+    """Whose identity a folder holds.
+
+    Raises:
+        IdentityError: it holds no key, or several.
+    """
     names = sorted(file.stem for file in folder.glob("*.key"))
     if not names:
         raise IdentityError(
