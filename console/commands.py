@@ -40,7 +40,8 @@ class _AgentGroup(TyperGroup):
 agent_app = typer.Typer(
     cls=_AgentGroup,
     help="Trains on a device when it is free; --help tells its options. It also has the commands `join`, "
-    "`csr` and `install`, to enrol the device, and `ledger`, what training has cost its privacy.",
+    "`csr` and `install`, to enrol the device, `install-service`, to start with it, and `ledger`, what "
+    "training has cost its privacy.",
 )
 app.add_typer(agent_app, name="agent")
 app.add_typer(ca_app, name="ca")
@@ -144,6 +145,33 @@ def ledger(
         typer.echo(made.file)
         Console().print(table(made))
     typer.echo(summary(made))
+
+
+@agent_app.command("install-service")
+def install_service(
+    *,
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The agent's settings, TOML.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the unit.")] = Path(
+        "/etc/systemd/system"
+    ),
+    memory_max: Annotated[str, typer.Option(help="Of agent and training together.")] = "512M",
+    user: Annotated[
+        str | None, typer.Option(help="Whom it runs as.", show_default="one that systemd makes up")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the unit, write nothing.")] = False,
+) -> None:
+    """A systemd unit that starts the agent with the device, watches it, and locks it in."""
+    from console.service import plan_service, write_unit
+
+    with _named_errors():
+        prefixes = (Path(sys.prefix), Path(sys.base_prefix))
+        service = plan_service(config, Path(sys.executable), prefixes, memory_max, user)
+        if dry_run:
+            typer.echo(service.unit, nl=False)
+            return
+        typer.echo(f"written: {write_unit(service, output)}\nnext, as root:")
+    for command in service.next_steps:
+        typer.echo(f"  {command}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ the question whether they live: a container engine asks it again and again.
 import sys
 from collections.abc import Sequence
 
-AGENT_COMMANDS = (["ledger"], ["join"], ["csr"], ["install"])
+AGENT_COMMANDS = (["ledger"], ["join"], ["csr"], ["install"], ["install-service"])
 """What `fedfleet agent` does besides running the agent."""
 
 
