@@ -1,0 +1,150 @@
+"""Images and compose files: what keeps a program in, and that each names what the others have."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dockerfiles import DOCKERFILES, ROOT, Stage, context, ignore_patterns, of, stages
+
+COMPOSE = (ROOT / "docker-compose.yml", *sorted((ROOT / "deploy").glob("*.compose.yml")))
+OURS = [file for file in DOCKERFILES if file.name != "broker.Dockerfile"]
+
+
+@pytest.fixture(params=DOCKERFILES, ids=lambda file: file.name)
+def last(request: pytest.FixtureRequest) -> Stage:
+    """The stage that becomes the image."""
+    return stages(request.param)[-1]
+
+
+# Dockerfiles.
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_every_base_is_one_release(file: Path) -> None:
+    for stage in stages(file):
+        base = stage[0].text.split()[0]
+        assert re.search(r":\d+\.\d+\.\d+", base), base
+
+
+def test_nobody_is_root(last: Stage) -> None:
+    (user,) = of(last, "USER")
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user.text)
+    assert not of(last[last.index(user) :], "RUN")
+
+
+def test_programs_are_process_1_and_hear_sigterm(last: Stage) -> None:
+    assert [one.text for one in of(last, "STOPSIGNAL")] == ["SIGTERM"]
+    for word in ("ENTRYPOINT", "CMD"):
+        (one,) = of(last, word)
+        assert one.is_exec
+
+
+def test_health_is_asked_without_a_shell(last: Stage) -> None:
+    (check,) = of(last, "HEALTHCHECK")
+    command = check.text.partition("CMD ")[2]
+    assert command.startswith("[")
+    assert "curl" not in command
+
+
+@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+def test_what_builds_stays_behind(file: Path) -> None:
+    build, image = stages(file)
+    assert of(build, "COPY")
+    assert all(one.text.startswith("--from=build /opt/fedfleet ") for one in of(image, "COPY"))
+
+
+@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+def test_modules_come_from_the_installation_only(file: Path) -> None:
+    assert "PYTHONSAFEPATH=1" in of(stages(file)[-1], "ENV")[0].text.split()
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
+def test_no_secrets(file: Path) -> None:
+    assert not re.search(r"password|token|secret|\.key\b", file.read_text(), re.IGNORECASE)
+
+
+def test_the_context_is_the_packages_and_what_installs_them() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = {*wheel["packages"], "pyproject.toml", "README.md", "LICENSE", "scripts"}
+    offered = [
+        *(f"{package}/__init__.py" for package in wheel["packages"]),
+        *("pyproject.toml", "README.md", "LICENSE", "scripts/install", "scripts/test", ".git/HEAD", ".env"),
+        *("fleet/coordinator/coordinator.key", "console/__pycache__/main.pyc", "tests/unit/test_x.py"),
+    ]
+    sent = context(ignore_patterns(), offered)
+    assert {path.split("/")[0] for path in sent} == wanted
+    assert "scripts/test" not in sent
+    assert not [path for path in sent if "pyc" in path]
+
+
+# Compose files. Read as text: the tests bring no YAML reader for three files; the schema is checked by
+# scripts/check-deployment.
+
+
+@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "read_only: true",
+        "cap_drop: [ALL]",
+        "security_opt: [no-new-privileges:true]",
+        'options: {max-size: 10m, max-file: "5"}',
+        "tmpfs: [/tmp]",
+    ],
+)
+def test_every_file_locks_its_services_in(file: Path, line: str) -> None:
+    assert f"{line}\n" in file.read_text()
+
+
+def services(file: Path) -> dict[str, str]:
+    """Each service's lines."""
+    block = file.read_text().split("\nservices:\n")[1].split("\n\nvolumes:\n")[0]
+    parts = re.split(r"^  ([a-z]+):\n", "\n" + block, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def every_service() -> list[Any]:
+    found = ((file, name, text) for file in COMPOSE for name, text in services(file).items())
+    return [pytest.param(text, id=f"{file.name}-{name}") for file, name, text in found]
+
+
+@pytest.mark.parametrize("service", every_service())
+def test_every_service_has_its_bounds(service: str) -> None:
+    for word in ("mem_limit:", "stop_grace_period:", "tmpfs: [/tmp]"):
+        assert word in service
+    assert "<<: " in service or "read_only: true" in service
+    assert "privileged: true" not in service
+    assert "docker.sock" not in service
+
+
+def test_the_guard_shares_what_it_needs_with_the_broker_and_no_more() -> None:
+    found = services(ROOT / "docker-compose.yml")
+    assert "./fleet/broker:/etc/fedfleet:ro" in found["broker"]
+    assert "./fleet/broker:/etc/fedfleet\n" in found["guard"]
+    assert "pid: service:broker" in found["guard"]
+    broker = stages(ROOT / "deploy" / "broker.Dockerfile")[-1]
+    assert f'user: "{of(broker, "USER")[0].text}"' in found["guard"]
+    assert (ROOT / "deploy" / "broker.pid").read_text() == "1\n"
+    assert of(broker, "ENTRYPOINT")[0].words == ["/usr/sbin/mosquitto"]
+
+
+def test_no_issuing_key_on_the_coordinators_host() -> None:
+    assert "registrar:" not in (ROOT / "docker-compose.yml").read_text().split("\nservices:\n")[1]
+    assert "services:\n  registrar:" in (ROOT / "deploy" / "registrar.compose.yml").read_text()
+
+
+def test_the_brokers_state_folder_is_the_one_of_its_configuration() -> None:
+    (folder,) = re.findall(
+        r"^persistence_location (/\S+)/$", (ROOT / "mosquitto.conf").read_text(), re.MULTILINE
+    )
+    assert f"broker-data:{folder}\n" in services(ROOT / "docker-compose.yml")["broker"]
+    assert of(stages(ROOT / "deploy" / "broker.Dockerfile")[-1], "RUN")[0].text.endswith(f" {folder}")
+
+
+def test_the_demo_needs_no_network_and_no_preparation() -> None:
+    demo = services(ROOT / "docker-compose.yml")["demo"]
+    assert "network_mode: none" in demo
+    assert "profiles: [demo]" in demo
+    assert "./" not in demo
