@@ -2,7 +2,7 @@
 # the image belongs to that folder's owner, else to root, and the broker could not write.
 
 FROM eclipse-mosquitto:2.0.22
-RUN install -d -o 1883 -g 1883 -m 0700 /var/lib/mosquitto
+RUN mkdir -p /var/lib/mosquitto && chown 1883:1883 /var/lib/mosquitto && chmod 0700 /var/lib/mosquitto
 USER 1883:1883
 STOPSIGNAL SIGTERM
 # Listens on 8883 (22B3), asked of the kernel: a connection would leave a line in the log every time. Whether it
