@@ -9,7 +9,6 @@ import pytest
 from dockerfiles import DOCKERFILES, ROOT, Stage, context, ignore_patterns, of, stages
 
 COMPOSE = (ROOT / "docker-compose.yml", *sorted((ROOT / "deploy").glob("*.compose.yml")))
-OURS = [file for file in DOCKERFILES if file.name != "broker.Dockerfile"]
 
 
 @pytest.fixture(params=DOCKERFILES, ids=lambda file: file.name)
@@ -48,14 +47,14 @@ def test_health_is_asked_without_a_shell(last: Stage) -> None:
     assert "curl" not in command
 
 
-@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 def test_what_builds_stays_behind(file: Path) -> None:
     build, image = stages(file)
     assert of(build, "COPY")
     assert all(one.text.startswith("--from=build /opt/fedfleet ") for one in of(image, "COPY"))
 
 
-@pytest.mark.parametrize("file", OURS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 def test_modules_come_from_the_installation_only(file: Path) -> None:
     assert "PYTHONSAFEPATH=1" in of(stages(file)[-1], "ENV")[0].text.split()
 
@@ -124,10 +123,9 @@ def test_the_guard_shares_what_it_needs_with_the_broker_and_no_more() -> None:
     assert "./fleet/broker:/etc/fedfleet:ro" in found["broker"]
     assert "./fleet/broker:/etc/fedfleet\n" in found["guard"]
     assert "pid: service:broker" in found["guard"]
-    broker = stages(ROOT / "deploy" / "broker.Dockerfile")[-1]
-    assert f'user: "{of(broker, "USER")[0].text}"' in found["guard"]
     assert (ROOT / "deploy" / "broker.pid").read_text() == "1\n"
-    assert of(broker, "ENTRYPOINT")[0].words == ["/usr/sbin/mosquitto"]
+    for name in ("broker", "guard"):
+        assert 'user: "1883:1883"' in found[name]
 
 
 def test_no_issuing_key_on_the_coordinators_host() -> None:
@@ -135,12 +133,19 @@ def test_no_issuing_key_on_the_coordinators_host() -> None:
     assert "services:\n  registrar:" in (ROOT / "deploy" / "registrar.compose.yml").read_text()
 
 
-def test_the_brokers_state_folder_is_the_one_of_its_configuration() -> None:
-    (folder,) = re.findall(
-        r"^persistence_location (/\S+)/$", (ROOT / "mosquitto.conf").read_text(), re.MULTILINE
-    )
-    assert f"broker-data:{folder}\n" in services(ROOT / "docker-compose.yml")["broker"]
-    assert of(stages(ROOT / "deploy" / "broker.Dockerfile")[-1], "RUN")[0].text.endswith(f" {folder}")
+def test_the_broker_is_one_release_and_starts_where_its_state_goes() -> None:
+    broker = services(ROOT / "docker-compose.yml")["broker"]
+    assert re.search(r"image: eclipse-mosquitto:\d+\.\d+\.\d+\n", broker)
+    assert "broker-data:/mosquitto/data\n" in broker
+    assert "working_dir: /mosquitto/data\n" in broker
+    assert "persistence_location" not in re.sub("#.*", "", (ROOT / "mosquitto.conf").read_text())
+
+
+def test_the_brokers_health_is_its_port() -> None:
+    broker = services(ROOT / "docker-compose.yml")["broker"]
+    (port,) = re.findall(r'":([0-9A-F]{4}) 00000000:0000 0A "', broker)
+    assert f'ports: ["{int(port, 16)}:{int(port, 16)}"]' in broker
+    assert f"listener {int(port, 16)}\n" in (ROOT / "mosquitto.conf").read_text()
 
 
 def test_the_demo_needs_no_network_and_no_preparation() -> None:
