@@ -154,7 +154,10 @@ def install_service(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the unit.")] = Path(
         "/etc/systemd/system"
     ),
-    memory_max: Annotated[str, typer.Option(help="Of agent and training together.")] = "512M",
+    memory_max: Annotated[
+        str | None,
+        typer.Option(help="Of agent and training together.", show_default="what training may have, and 256M"),
+    ] = None,
     user: Annotated[
         str | None, typer.Option(help="Whom it runs as.", show_default="one that systemd makes up")
     ] = None,

@@ -27,6 +27,9 @@ UNIT_FOLDER = Path("/etc/systemd/system")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 (compared, not used)
 _UNIT_MODE = 0o644
 
+_AGENT_MB = 256
+"""MiB beside training: the agent itself takes 70, and a model of ten million parameters some copies of 40."""
+
 # systemd.resource-control(5): bytes with a unit, or a part of the machine's memory.
 _MEMORY = re.compile(r"[1-9][0-9]*[KMGT]?|[1-9][0-9]?%")
 # Also what systemd takes for a name, and nothing that would begin another line of the unit.
@@ -88,7 +91,7 @@ class AgentService:
 
 
 def plan_service(
-    config: Path, python: Path, prefixes: tuple[Path, ...], memory_max: str, user: str | None
+    config: Path, python: Path, prefixes: tuple[Path, ...], memory_max: str | None, user: str | None
 ) -> AgentService:
     """Make a service of a device's settings file.
 
@@ -96,7 +99,8 @@ def plan_service(
         config: the agent's settings, TOML; the environment counts for nothing here.
         python: interpreter that has this project.
         prefixes: folders of its installation.
-        memory_max: "512M" or "40%", for instance.
+        memory_max: "512M" or "40%", for instance; None is what the settings grant training, and the agent's
+            own share: training that wants too much then meets its own limit first, and is declined.
         user: to run as; None has systemd make one up.
 
     Raises:
@@ -104,17 +108,10 @@ def plan_service(
         IdentityError: the identity folder does not hold one key, and the settings do not name one.
         ServiceError: the settings, `memory_max` or `user` do not fit a service.
     """
-    if not _MEMORY.fullmatch(memory_max):
-        raise ServiceError(f'memory-max "{memory_max}" is not an amount; write 512M or 40%, for instance')
-    if user is not None and not _USER.fullmatch(user):
-        raise ServiceError(f'user "{user}" is not a name; write one of a-z, 0-9, _ and -, or leave it out')
+    _check_words(memory_max, user)
     config = config.absolute()
     settings = load_settings(AgentSettings, file=config, environment={}, overrides={})
-    for key, folder in (("state", settings.state), ("identity", settings.identity)):
-        if STATE not in folder.parents:
-            raise ServiceError(
-                f"{config}: {key} is {folder}, where the service may not write; move it below {STATE}"
-            )
+    _check_folders(config, settings)
     name = settings.name or only_name(settings.identity)
     read = (config.parent, settings.data.path.absolute().parent, *prefixes)
     return AgentService(
@@ -122,9 +119,24 @@ def plan_service(
         config=config,
         key=settings.identity / f"{name}.key",
         hidden_folders=tuple(dict.fromkeys(folder for folder in read if _is_hidden(folder))),
-        memory_max=memory_max,
+        memory_max=memory_max or f"{settings.training.memory_limit_mb + _AGENT_MB}M",
         user=user,
     )
+
+
+def _check_words(memory_max: str | None, user: str | None) -> None:
+    if memory_max is not None and not _MEMORY.fullmatch(memory_max):
+        raise ServiceError(f'memory-max "{memory_max}" is not an amount; write 512M or 40%, for instance')
+    if user is not None and not _USER.fullmatch(user):
+        raise ServiceError(f'user "{user}" is not a name; write one of a-z, 0-9, _ and -, or leave it out')
+
+
+def _check_folders(config: Path, settings: AgentSettings) -> None:
+    for key, folder in (("state", settings.state), ("identity", settings.identity)):
+        if STATE not in folder.parents:
+            raise ServiceError(
+                f"{config}: {key} is {folder}, where the service may not write; move it below {STATE}"
+            )
 
 
 def write_unit(service: AgentService, folder: Path) -> Path:

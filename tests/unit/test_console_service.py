@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
-def planned(config: Path, memory_max: str = "512M", user: str | None = None) -> AgentService:
+def planned(config: Path, memory_max: str | None = None, user: str | None = None) -> AgentService:
     return plan_service(config, PYTHON, (Path("/usr"),), memory_max, user)
 
 
@@ -44,7 +44,7 @@ def test_the_unit_runs_the_agent_safely_from_any_folder(config: Path) -> None:
     for line in (
         "Type=notify",
         "WatchdogSec=60",
-        "MemoryMax=512M",
+        "MemoryMax=768M",
         "DynamicUser=yes",
         "ProtectSystem=strict",
     ):
@@ -86,6 +86,11 @@ def test_what_is_written_lies_in_the_services_own_folder(config: Path, key: str)
     config.write_text(SETTINGS.replace(f"/var/lib/fedfleet-agent/{key}", "/opt/elsewhere"))
     with pytest.raises(ServiceError, match=f"{key} is /opt/elsewhere.*move it below /var/lib/fedfleet-agent"):
         planned(config)
+
+
+def test_training_meets_its_own_limit_before_the_service_meets_its(config: Path) -> None:
+    config.write_text(SETTINGS + "training.memory_limit_mb = 1024\n")
+    assert "MemoryMax=1280M" in planned(config).unit.splitlines()
 
 
 def test_homes_are_hidden_but_for_what_the_service_reads(config: Path) -> None:
