@@ -6,6 +6,7 @@ What a command needs is imported when it runs: `fedfleet --help` is quick.
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -166,7 +167,7 @@ def install_service(
     """A systemd unit that starts the agent with the device, watches it, and locks it in."""
     from console.service import plan_service, write_unit
 
-    with _named_errors():
+    with named_errors():
         prefixes = (Path(sys.prefix), Path(sys.base_prefix))
         service = plan_service(config, Path(sys.executable), prefixes, memory_max, user)
         if dry_run:
