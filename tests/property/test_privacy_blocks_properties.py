@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import numpy as np
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -190,6 +190,8 @@ def test_no_members_metrics_are_beyond_their_half(made: RoundParameters, correct
     assert squared_length(levels.astype(np.int32)) <= made.metrics.norm_squared
 
 
+# Drawing a round means finding its noise, which a busy machine takes long for.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(noised_rounds())
 def test_the_encoding_costs_what_the_parameters_promise(made: RoundParameters) -> None:
     """Scale times clip may round to another last digit, and with it the whole number under the bound."""
