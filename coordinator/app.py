@@ -106,7 +106,7 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             own.generation,
             chance,
         )
-        await stack.enter_async_context(watched(lambda: transport.connected, clock, os.environ))
+        await stack.enter_async_context(watched(transport, clock, os.environ))
         yield current
 
 

@@ -53,7 +53,7 @@ async def run(settings: AgentSettings) -> None:
     stop, clock = stop_event(), SystemClock()
     async with (
         equip(settings, clock, SystemEntropy()) as equipment,
-        watched(lambda: equipment.transport.connected, clock, os.environ),
+        watched(equipment.transport, clock, os.environ),
     ):
         await run_until(stop, Agent(equipment).run(stop), clock)
 

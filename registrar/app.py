@@ -80,7 +80,7 @@ async def run(settings: RegistrarSettings) -> None:
             kick=kick,
             files=(settings.state / CRL_FILE, settings.identity / ROOT_CRL_FILE),
         )
-        async with watched(lambda: transport.connected, clock, os.environ):
+        async with watched(transport, clock, os.environ):
             await run_until(stop, registrar.run(stop), clock)
 
 

@@ -70,7 +70,7 @@ async def run(settings: GuardSettings) -> None:
     guard = Guard(
         trust, topics, transport, clock, put_in_force=put_in_force, number=number_on_disk(settings.crl)
     )
-    async with watched(lambda: transport.connected, clock, os.environ):
+    async with watched(transport, clock, os.environ):
         await run_until(stop, guard.run(stop), clock)
 
 

@@ -15,13 +15,15 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
+from broker.transport import ConnectionListener
 from protocol.errors import FedfleetError
 from protocol.ids import Seconds
-from runtime.clock import Clock
+from runtime.clock import Clock, happens
 from runtime.files import write_synced
 
 BEAT = 10.0
@@ -54,17 +56,26 @@ class Heartbeat(Struct, frozen=True, forbid_unknown_fields=True):
     connected: bool
 
 
+class Line(Protocol):
+    """What is watched of a transport."""
+
+    @property
+    def connected(self) -> bool:
+        """See `Transport.connected`."""
+
+    def on_connection(self, listener: ConnectionListener) -> None:
+        """See `Transport.on_connection`."""
+
+
 _Listener = Callable[[Heartbeat], None]
 
 
 @contextlib.asynccontextmanager
-async def watched(
-    connected: Callable[[], bool], clock: Clock, environment: Mapping[str, str]
-) -> AsyncIterator[None]:
-    """While inside, the program is ready and says so again and again.
+async def watched(line: Line, clock: Clock, environment: Mapping[str, str]) -> AsyncIterator[None]:
+    """While inside, the program is ready and says so again and again, and when a connection comes or goes.
 
     Args:
-        connected: whether there is a connection to the broker now.
+        line: the connection to the broker.
         clock: times the heartbeats.
         environment: says who listens.
     """
@@ -72,7 +83,7 @@ async def watched(
     if not listeners:
         yield
         return
-    beating = asyncio.create_task(_beat(listeners, connected, clock, _interval(environment)))
+    beating = asyncio.create_task(_beat(listeners, line, clock, _interval(environment)))
     try:
         yield
     finally:
@@ -96,14 +107,15 @@ def _interval(environment: Mapping[str, str]) -> float:
     return min(BEAT, int(microseconds) / 2e6) if microseconds.isdecimal() else BEAT
 
 
-async def _beat(
-    listeners: list[_Listener], connected: Callable[[], bool], clock: Clock, interval: float
-) -> None:
+async def _beat(listeners: list[_Listener], line: Line, clock: Clock, interval: float) -> None:
+    changed = asyncio.Event()
+    line.on_connection(lambda _: changed.set())
     while True:
-        beat = Heartbeat(clock.now(), connected())
+        changed.clear()
+        beat = Heartbeat(clock.now(), line.connected)
         for listener in listeners:
             listener(beat)
-        await clock.sleep(interval)
+        await happens(changed, interval, clock)
 
 
 def _words(beat: Heartbeat) -> str:

@@ -8,11 +8,28 @@ import pytest
 from hand_clock import HandClock, settle
 from typer.testing import CliRunner
 
+from broker.transport import ConnectionListener
 from console.commands import app
 from console.health import health
 from protocol.ids import Seconds
 from runtime.clock import SystemClock
 from runtime.watchdog import STALE, UnhealthyError, check_health, runtime_folder, watched
+
+
+class Line:
+    """A connection that the test makes and breaks."""
+
+    def __init__(self, *, connected: bool = True) -> None:
+        self.connected = connected
+        self.tell: list[ConnectionListener] = []
+
+    def on_connection(self, listener: ConnectionListener) -> None:
+        self.tell.append(listener)
+
+    def becomes(self, *, connected: bool) -> None:
+        self.connected = connected
+        for listener in self.tell:
+            listener(connected)
 
 
 class Manager:
@@ -40,17 +57,17 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 async def test_systemd_hears_ready_then_beats_then_stopping(tmp_path: Path, manager: Manager) -> None:
-    clock, connected = HandClock(), [False]
+    clock, line = HandClock(), Line(connected=False)
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-    async with watched(lambda: connected[0], clock, environment):
+    async with watched(line, clock, environment):
         await settle()
         assert manager.heard() == [
             "READY=1",
             "WATCHDOG=1",
             "STATUS=not connected to the broker; trying again",
         ]
-        connected[0] = True
-        await clock.pass_time(10)
+        line.becomes(connected=True)
+        await settle()
         assert manager.heard() == ["READY=1", "WATCHDOG=1", "STATUS=connected to the broker"]
     assert manager.heard() == ["STOPPING=1"]
     await clock.pass_time(60)
@@ -60,7 +77,7 @@ async def test_systemd_hears_ready_then_beats_then_stopping(tmp_path: Path, mana
 async def test_beats_come_twice_as_often_as_systemd_insists_on(tmp_path: Path, manager: Manager) -> None:
     clock = HandClock()
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "4000000"}
-    async with watched(lambda: True, clock, environment):
+    async with watched(Line(), clock, environment):
         await settle()
         for _ in range(3):
             await clock.pass_time(2)
@@ -70,7 +87,7 @@ async def test_beats_come_twice_as_often_as_systemd_insists_on(tmp_path: Path, m
 async def test_an_address_of_the_abstract_namespace_is_understood(tmp_path: Path) -> None:
     name = f"fedfleet-{tmp_path.name}"
     manager = Manager(f"\0{name}")
-    async with watched(lambda: True, HandClock(), {"NOTIFY_SOCKET": f"@{name}"}):
+    async with watched(Line(), HandClock(), {"NOTIFY_SOCKET": f"@{name}"}):
         await settle()
     assert manager.heard()[-1] == "STOPPING=1"
     manager.socket.close()
@@ -81,18 +98,20 @@ async def test_a_manager_that_is_gone_and_a_folder_that_is_not_there_stop_nothin
         HandClock(),
         {"NOTIFY_SOCKET": "/no/socket", "RUNTIME_DIRECTORY": "/no/where"},
     )
-    async with watched(lambda: True, clock, environment):
+    async with watched(Line(), clock, environment):
         await clock.pass_time(30)
 
 
 async def test_a_program_that_nobody_supervises_tells_nobody() -> None:
-    async with watched(lambda: pytest.fail("asked"), HandClock(), {}):
+    line = Line()
+    async with watched(line, HandClock(), {}):
         await settle()
+        assert not line.tell
 
 
 async def test_a_connected_program_is_healthy_as_long_as_its_loop_turns(tmp_path: Path) -> None:
     clock = HandClock()
-    async with watched(lambda: True, clock, {"RUNTIME_DIRECTORY": str(tmp_path)}):
+    async with watched(Line(), clock, {"RUNTIME_DIRECTORY": str(tmp_path)}):
         for _ in range(20):
             await clock.pass_time(10)
             check_health(tmp_path, clock)
@@ -103,7 +122,7 @@ async def test_a_connected_program_is_healthy_as_long_as_its_loop_turns(tmp_path
 
 async def test_a_program_without_a_connection_is_not_healthy(tmp_path: Path) -> None:
     clock = HandClock()
-    async with watched(lambda: False, clock, {"RUNTIME_DIRECTORY": str(tmp_path)}):
+    async with watched(Line(connected=False), clock, {"RUNTIME_DIRECTORY": str(tmp_path)}):
         await settle()
         with pytest.raises(UnhealthyError, match="not connected to the broker"):
             check_health(tmp_path, clock)
@@ -112,7 +131,7 @@ async def test_a_program_without_a_connection_is_not_healthy(tmp_path: Path) -> 
 async def test_a_heartbeat_from_before_the_machine_started_anew_is_old(tmp_path: Path) -> None:
     before, now = HandClock(), HandClock()
     await before.pass_time(5)
-    async with watched(lambda: True, before, {"RUNTIME_DIRECTORY": str(tmp_path)}):
+    async with watched(Line(), before, {"RUNTIME_DIRECTORY": str(tmp_path)}):
         await settle()
     assert now.now() < Seconds(before.now())
     with pytest.raises(UnhealthyError, match="has ended or hangs"):
@@ -137,7 +156,7 @@ async def test_the_command_answers_with_0_or_1_and_a_line(
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     assert health() == 1
-    async with watched(lambda: True, SystemClock(), {"RUNTIME_DIRECTORY": str(tmp_path)}):
+    async with watched(Line(), SystemClock(), {"RUNTIME_DIRECTORY": str(tmp_path)}):
         await settle()
         assert health() == 0
     assert capsys.readouterr().out.splitlines()[-1] == "healthy"
