@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from console.ca import ca_app
 from console.device import add_agent_commands, device_app
+from console.doctor_commands import add_doctor
 from console.main import AGENT_COMMANDS, run_program
 from console.named_errors import named_errors
 
@@ -48,6 +49,7 @@ app.add_typer(agent_app, name="agent")
 app.add_typer(ca_app, name="ca")
 app.add_typer(device_app, name="device")
 add_agent_commands(agent_app)
+add_doctor(app)
 
 # They read their own command line, the same one as `python -m coordinator`: it is told once.
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
