@@ -20,6 +20,7 @@ import aiomqtt
 import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.mqtt_connection import (
     PATIENCE,
@@ -28,6 +29,7 @@ from broker.mqtt_connection import (
     MqttSettings,
     cause,
     denials,
+    failures,
     properties,
 )
 from broker.routing import Router, check_filter, check_topic
@@ -49,7 +51,12 @@ FLOOR_RATE = 16 * 1024
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 
+# "Failure" (MQTT 3.1.1, section 3.9.3) is a denial, or a cluster that has no leader for some seconds.
+SUBSCRIBE_ATTEMPTS = 3
+SUBSCRIBE_AGAIN = 0.5
+
 T = TypeVar("T")
+_Codes = tuple[int, ...] | list[ReasonCode]
 
 _log = structlog.get_logger(__name__)
 
@@ -139,11 +146,14 @@ class MqttTransport:
         if self._task is None:
             return subscription
         try:
-            codes = await self._exchange(lambda to: to.client.subscribe(filter, qos, timeout=math.inf))
+            denied = await self._ungranted(
+                [(filter, qos)],
+                lambda filters: self._exchange(lambda to: to.client.subscribe(filters, timeout=math.inf)),
+            )
         except BaseException:
             await subscription.cancel()
             raise
-        if any(denials(codes)):
+        if denied:
             self._remove(subscription)
             raise RefusedError(f"the broker denies the subscription {filter}; correct its access rules")
         return subscription
@@ -201,10 +211,9 @@ class MqttTransport:
         if stale := tuple(self._stale):
             await client.unsubscribe(list(stale))
             self._stale.difference_update(stale)
-        if filters := [(topic_filter, max(levels)) for topic_filter, levels in self._filters.items()]:
-            codes = await client.subscribe(filters)
-            if denied := [name for (name, _), bad in zip(filters, denials(codes), strict=False) if bad]:
-                _log.error("subscriptions_denied", filters=denied)
+        filters = [(topic_filter, max(levels)) for topic_filter, levels in self._filters.items()]
+        if filters and (denied := await self._ungranted(filters, client.subscribe)):
+            _log.error("subscriptions_denied", filters=denied)
         self._connected(connection)
         for topic in tuple(self._state):
             if topic in self._state:
@@ -288,6 +297,21 @@ class MqttTransport:
     def _add(self, subscription: "_MqttSubscription") -> None:
         self._routes.add(subscription.filter, subscription)
         self._filters.setdefault(subscription.filter, []).append(subscription.qos)
+
+    async def _ungranted(
+        self, filters: list[tuple[str, int]], subscribe: Callable[[list[tuple[str, int]]], Awaitable[_Codes]]
+    ) -> list[str]:
+        """Subscribes; what the broker denies, or fails to grant again and again."""
+        denied = list[str]()
+        for attempt in range(SUBSCRIBE_ATTEMPTS):
+            if attempt:
+                await self._sleep(SUBSCRIBE_AGAIN)
+            codes = await subscribe(filters)
+            denied += [name for (name, _), bad in zip(filters, denials(codes), strict=False) if bad]
+            filters = [one for one, failed in zip(filters, failures(codes), strict=False) if failed]
+            if not filters:
+                break
+        return denied + [name for name, _ in filters]
 
     def _remove(self, subscription: "_MqttSubscription") -> bool:
         subscription.active = False

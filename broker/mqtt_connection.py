@@ -34,7 +34,7 @@ _REFUSALS = {
     138: "this client is banned; ask the broker's operator",
     140: "it wants another kind of login; use user and password or a certificate",
 }
-_FAILED = 128  # SUBACK codes from here on are denials
+_FAILED = 128  # this SUBACK code tells no reason; those from here on are denials
 
 # The client's own reports say what ours say, without the cause.
 _client_logger = logging.getLogger(f"{__name__}.client")
@@ -168,8 +168,13 @@ def properties(packet_type: int, **values: int) -> Properties:
 
 
 def denials(codes: tuple[int, ...] | list[ReasonCode]) -> list[bool]:
-    """Which filters of a SUBSCRIBE the broker denied."""
-    return [number(code) >= _FAILED for code in codes]
+    """Which filters of a SUBSCRIBE the broker denied, by a reason that will still be there next time."""
+    return [number(code) > _FAILED for code in codes]
+
+
+def failures(codes: tuple[int, ...] | list[ReasonCode]) -> list[bool]:
+    """Which filters of a SUBSCRIBE the broker did not grant, without a reason."""
+    return [number(code) == _FAILED for code in codes]
 
 
 def number(code: int | ReasonCode | None) -> int:
