@@ -55,6 +55,9 @@ add_doctor(app)
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+OutputFile = Annotated[
+    Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else it is printed.")
+]
 FleetName = Annotated[str, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
 
 
@@ -268,7 +271,7 @@ def access_mosquitto(
     *,
     fleet: FleetName,
     name: Annotated[list[str] | None, typer.Option(help='More watchers and so on: "watch-alice".')] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Else they are printed.")] = None,
+    output: OutputFile = None,
 ) -> None:
     """Rules for Mosquitto's acl_file; enrolling a device does not change them."""
     from console.access import deliver, for_mosquitto
@@ -277,6 +280,32 @@ def access_mosquitto(
         deliver(for_mosquitto(fleet, name or ()), output)
 
 
-@access_app.callback()
-def _access() -> None:
-    """Keeps `mosquitto` a command of its own while it is the only one."""
+@access_app.command("nats")
+def access_nats(
+    *,
+    fleet: FleetName,
+    name: Annotated[list[str] | None, typer.Option(help="Every client, devices too; repeat it.")] = None,
+    generation: Annotated[int, typer.Option(min=0, help="Of the coordinator's certificate.")] = 0,
+    output: OutputFile = None,
+) -> None:
+    """Users of a NATS cluster (users.conf), the same for every node; made anew with every enrolment."""
+    from console.access import deliver, for_nats
+
+    with _named_errors():
+        deliver(for_nats(fleet, name or (), generation), output)
+
+
+@access_app.command("nats-node")
+def access_nats_node(
+    name: Annotated[str, typer.Argument(help="Of the node, unique in the cluster.")],
+    *,
+    route: Annotated[list[str], typer.Option(metavar="HOST:PORT", help="Another node; repeat it.")],
+    routes_listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="For the other nodes.")],
+    listen: Annotated[str, typer.Option(metavar="ADDRESS:PORT", help="For clients.")] = "0.0.0.0:8883",
+    output: OutputFile = None,
+) -> None:
+    """Configuration of one node of a NATS cluster; FEDFLEET_ROUTES_PASSWORD holds the nodes' password."""
+    from console.access import deliver, for_nats_node
+
+    with _named_errors():
+        deliver(for_nats_node(name, listen, routes_listen, route, os.environ), output, secret=True)

@@ -1,10 +1,12 @@
 """The rules grant what the programs do, nothing else, and Mosquitto reads them so."""
 
 import itertools
+import json
 
 import pytest
 
 from broker.access import ALWAYS, access_of, mosquitto_rules, role_called
+from broker.nats import nats_users, subject, subjects
 from broker.routing import matches
 from protocol.ids import DeviceId, Order
 from protocol.messages import DECISION_TOPICS
@@ -169,3 +171,29 @@ def test_a_name_of_a_device_adds_no_rules() -> None:
     assert mosquitto_rules(TOPICS, ("d1", "watch")) == mosquitto_rules(TOPICS)
     for role in ALWAYS:
         assert f"\nuser {role}\n" in mosquitto_rules(TOPICS)
+
+
+# As NATS reads its users: what is allowed, by the subject of a certificate.
+
+
+def nats(name: str, topic: str, way: str) -> bool:
+    users = nats_users(TOPICS, NAMES, generation=3)
+    lines = (line for line in users.splitlines() if json.dumps(subject(TOPICS, name, 3)) in line)
+    permissions = json.loads(next(lines).partition("permissions: ")[2].rstrip(",").removesuffix("}"))[way]
+    # The wildcards of NATS are those of MQTT in other letters.
+    as_mqtt = [
+        one.replace(".", "/").replace("*", "+").replace(">", "#") for one in permissions.get("allow", ())
+    ]
+    assert permissions.get("allow") or permissions["deny"] == [">"]
+    return any(matches(one, topic) for one in as_mqtt)
+
+
+def test_nats_grants_exactly_this() -> None:
+    for name, topic in itertools.product(NAMES, EVERY):
+        assert nats(name, topic, "publish") is (topic in says(name)), (name, topic)
+        assert nats(name, topic, "subscribe") is (topic in hears(name)), (name, topic)
+
+
+def test_a_wide_filter_has_two_subjects() -> None:
+    assert list(subjects("fl/1/f/#")) == ["fl.1.f", "fl.1.f.>"]
+    assert list(subjects("flw/1/f/blobs/+/+")) == ["flw.1.f.blobs.*.*"]
