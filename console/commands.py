@@ -291,7 +291,7 @@ def access_nats(
     """Users of a NATS cluster (users.conf), the same for every node; made anew with every enrolment."""
     from console.access import deliver, for_nats
 
-    with _named_errors():
+    with named_errors():
         deliver(for_nats(fleet, name or (), generation), output)
 
 
@@ -307,5 +307,5 @@ def access_nats_node(
     """Configuration of one node of a NATS cluster; FEDFLEET_ROUTES_PASSWORD holds the nodes' password."""
     from console.access import deliver, for_nats_node
 
-    with _named_errors():
+    with named_errors():
         deliver(for_nats_node(name, listen, routes_listen, route, os.environ), output, secret=True)

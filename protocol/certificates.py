@@ -114,12 +114,13 @@ class FleetTrust:
         """Number of the newest revocation list; 0 for none."""
         return self.revocations.sequence if self.revocations else 0
 
-    def heed(self, message: bytes, now: UnixTime) -> bool:
-        """Take note of a revocation list.
+    def heed(self, message: bytes) -> bool:
+        """Take note of a revocation list; its dates are judged whenever something depends on it.
+
+        A device without a clock of its own may hear the list before it has the time.
 
         Args:
             message: as it was published.
-            now: wall clock, for the registrar's certificate.
 
         Returns:
             Whether it is newer than the one before.
@@ -132,23 +133,26 @@ class FleetTrust:
         if known is not None and known.message == message:
             return False
         offered = read_revocations(message, self._root)
-        if not offered.registrar.not_before - MAX_CLOCK_SKEW <= now <= offered.registrar.not_after:
-            raise CertificateError(
-                "the registrar's certificate is not valid now; renew it, or check the clock"
-            )
         if known is not None and offered.sequence <= known.sequence:
             raise CertificateError(f"revocation list {offered.sequence} came after list {known.sequence}")
         self.revocations, self._registrar = offered, offered.registrar
         return True
 
     def check_list(self, now: UnixTime) -> None:
-        """The newest revocation list, if there is one, must not have expired.
+        """The newest revocation list, if there is one, and its registrar must be in their dates.
 
         Raises:
-            CertificateError: it has.
+            CertificateError: they are not.
         """
         known = self.revocations
-        if known is not None and now > known.expires + MAX_CLOCK_SKEW:
+        if known is None:
+            return
+        registrar = known.registrar
+        if not registrar.not_before - MAX_CLOCK_SKEW <= now <= registrar.not_after + MAX_CLOCK_SKEW:
+            raise CertificateError(
+                "the registrar's certificate is not valid now; renew it, or check the clock"
+            )
+        if now > known.expires + MAX_CLOCK_SKEW:
             raise CertificateError(
                 f"revocation list {known.sequence} has expired; is the registrar running and connected?"
             )

@@ -172,7 +172,7 @@ def check_enrolled(
         CertificateError: it is something else, or revoked.
     """
     if trust.revocations is None:
-        trust.heed(answer.revocations, now)
+        trust.heed(answer.revocations)
     certificate = trust.verify(answer.certificate, role=Role.DEVICE, now=now)
     if certificate.subject != name or certificate.public_key != public_key:
         raise CertificateError(f"the registrar sent {certificate.subject}'s certificate")

@@ -125,7 +125,7 @@ class Guard:
 
     def _list_arrived(self, delivery: Delivery) -> None:
         try:
-            if delivery.payload and self._trust.heed(delivery.payload, self._clock.unix()):
+            if delivery.payload and self._trust.heed(delivery.payload):
                 self._news.set()
         except PeerError as error:
             self.refused += 1

@@ -243,7 +243,7 @@ class Office:
             signed = SignedList(sequence, UnixTime(int(now)), message)
             self.store.keep_list(signed)
             self.store.forget_claims(UnixTime(now - DAY))
-        self.trust.heed(message, now)
+        self.trust.heed(message)
         return signed
 
     def learn(self, message: bytes, now: UnixTime) -> bool:

@@ -43,7 +43,7 @@ class RevocationKeeper:
         """Read what was written down, here and in other folders, blocking; the newest counts."""
         for file in (self._file, *(folder / FILE for folder in others)):
             try:
-                self._trust.heed(file.read_bytes(), self._clock.unix())
+                self._trust.heed(file.read_bytes())
             except FileNotFoundError:
                 continue
             except (OSError, PeerError) as error:
@@ -52,7 +52,7 @@ class RevocationKeeper:
     def message_arrived(self, delivery: Delivery) -> None:
         """What was published as the registrar's list."""
         try:
-            newer = self._trust.heed(delivery.payload, self._clock.unix())
+            newer = self._trust.heed(delivery.payload)
         except PeerError as error:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
             return

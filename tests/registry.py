@@ -91,5 +91,5 @@ class Registry:
     def trust(self) -> FleetTrust:
         """What a device believes that has the root and the newest list."""
         trust = FleetTrust(self.identity.root)
-        trust.heed(self.office.current_list.message, NOW)
+        trust.heed(self.office.current_list.message)
         return trust

@@ -159,7 +159,7 @@ class VirtualFleet:
         )
         issuer = self.registrar if registered else authority
         if registered:
-            self.trust.heed(self.revocation_list(), NOW)
+            self.trust.heed(self.revocation_list())
         numbers = np.random.default_rng(seed)
         self.devices = {
             DeviceId(f"d{index:03}"): Device(
@@ -211,7 +211,7 @@ class VirtualFleet:
 
     def revoke(self, *names: str) -> None:
         """Everybody hears of it now."""
-        self.trust.heed(self.revocation_list(*names, sequence=self.trust.sequence + 1), NOW)
+        self.trust.heed(self.revocation_list(*names, sequence=self.trust.sequence + 1))
         for name in names:
             self._coordinator(fx.Revoked(DeviceId(name)))
 

@@ -29,7 +29,7 @@ def revocations(examination: Examination) -> Findings:
         return
     trust = FleetTrust(identity.root, identity.registrar)
     try:
-        trust.heed(message, now)
+        trust.heed(message)
         trust.check_list(now)
         trust.check_standing(trust.read(identity.certificate), now)
     except CertificateError as error:
@@ -87,7 +87,7 @@ def _number(examination: Examination, message: bytes | None) -> int:
         return 0
     trust = FleetTrust(examination.identity.root)
     try:
-        trust.heed(message, examination.clock.unix())
+        trust.heed(message)
     except CertificateError:
         return 0  # told by the check of the list
     return trust.sequence

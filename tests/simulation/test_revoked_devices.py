@@ -30,7 +30,7 @@ class Revoking(VirtualFleet):
         super()._coordinator(event)
         if self.round.phase is self.when:
             self.when = None
-            self.trust.heed(self.revocation_list(D1, sequence=2), NOW)
+            self.trust.heed(self.revocation_list(D1, sequence=2))
             if self.told:
                 super()._coordinator(fx.Revoked(D1))
 
@@ -116,7 +116,7 @@ def test_a_device_declines_when_the_coordinator_knows_a_newer_list() -> None:
 
 def test_under_an_expired_list_a_device_declines() -> None:
     fleet = VirtualFleet(3, registered=True)
-    fleet.trust.heed(fleet.revocation_list(sequence=2, expires=NOW - 400), NOW)
+    fleet.trust.heed(fleet.revocation_list(sequence=2, expires=NOW - 400))
     fleet.manifest = replace(fleet.manifest, revocations=2)
     fleet.round._state.manifest = fleet.manifest
     fleet._coordinator(fx.Begin())

@@ -206,7 +206,7 @@ class RegisteredYard(Yard):
         revoked = dict.fromkeys(serials, NOW)
         signed = self.registrar.revocation_list(sequence, revoked, UnixTime(NOW + 1000))
         own = self.registrar.certificate.public_bytes(Encoding.DER)
-        self.trust.heed(encode_revocations(own, signed.public_bytes(Encoding.DER)), NOW)
+        self.trust.heed(encode_revocations(own, signed.public_bytes(Encoding.DER)))
         self.fleet.list_arrived()
 
 

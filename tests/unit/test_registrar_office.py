@@ -237,7 +237,7 @@ def test_no_certificate_outlives_the_registrars(tmp_path: Path) -> None:
     answer = registry.ask(device, "d1", key(1), later)
     assert isinstance(answer, Enrolled)
     assert answer.registrar == own
-    assert trust.heed(answer.revocations, later)
+    assert trust.heed(answer.revocations)
     assert trust.verify(answer.certificate, role=Role.DEVICE, now=later).not_after == NOW + 9 * YEAR
 
 

@@ -148,7 +148,7 @@ async def test_a_device_joins_and_the_fleet_believes_it(story: Story) -> None:
     device = await story.join("d1")
     trust, own = device.trust(Role.DEVICE, story.clock.unix())
     assert own.subject == "d1"
-    assert trust.heed((story.folder / "d1" / "revocations").read_bytes(), story.clock.unix())
+    assert trust.heed((story.folder / "d1" / "revocations").read_bytes())
     trust.check_standing(own, story.clock.unix())
     assert joined_before(story.folder / "d1", "d1", device.root, story.clock.unix())
     assert all(file.stat().st_mode & 0o077 == 0 for file in (story.folder / "d1").iterdir())
@@ -196,7 +196,7 @@ async def test_a_revocation_is_seen_through(story: Story) -> None:
     story.revoke("d1")
     await story.clock.pass_time(1.5)
     trust = FleetTrust(device.root)
-    trust.heed(story.broker.retained[TOPICS.revocations], story.clock.unix())
+    trust.heed(story.broker.retained[TOPICS.revocations])
     assert trust.sequence == 4
     assert trust.read(device.certificate).serial in (trust.revocations.serials if trust.revocations else ())
     assert story.in_force == [3, 4]
@@ -259,13 +259,13 @@ async def test_a_restored_registrar_goes_beyond_the_published_list(story: Story)
     for _ in range(3):
         await story.clock.jump(DAY)
     published = FleetTrust(device.root)
-    published.heed(story.broker.retained[TOPICS.revocations], story.clock.unix())
+    published.heed(story.broker.retained[TOPICS.revocations])
     await story.stop_last()
     story.bus = story.broker.connect("registrar")
     restored = Registry(story.folder / "an old copy")
     assert restored.identity.certificate == story.registry.identity.certificate
     await story.start_registrar(restored)
-    assert published.heed(story.broker.retained[TOPICS.revocations], story.clock.unix())
+    assert published.heed(story.broker.retained[TOPICS.revocations])
     assert published.revocations is not None
     assert published.read(device.certificate).serial in published.revocations.serials
 

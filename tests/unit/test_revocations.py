@@ -44,7 +44,7 @@ DEVICE = registrar().issue("pi-1", Role.DEVICE)
 def trusting(*messages: bytes) -> FleetTrust:
     trust = FleetTrust(REGISTRAR.root)
     for one in messages:
-        trust.heed(one, NOW)
+        trust.heed(one)
     return trust
 
 
@@ -54,9 +54,9 @@ def refused(trust: FleetTrust, der: bytes, role: Role = Role.DEVICE, now: float 
     return str(caught.value)
 
 
-def unheeded(trust: FleetTrust, data: bytes, now: float = NOW) -> str:
+def unheeded(trust: FleetTrust, data: bytes) -> str:
     with pytest.raises(CertificateError) as caught:
-        trust.heed(data, UnixTime(now))
+        trust.heed(data)
     return str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_a_revoked_device_does_not_count_from_the_next_list_on() -> None:
     trust = trusting(message(1))
     trust.verify(DEVICE.certificate, role=Role.DEVICE, now=NOW)
 
-    assert trust.heed(message(2, revoked={serial(DEVICE): NOW}), NOW)
+    assert trust.heed(message(2, revoked={serial(DEVICE): NOW}))
 
     assert "was revoked" in refused(trust, DEVICE.certificate)
     again = registrar().issue("pi-1", Role.DEVICE)
@@ -98,7 +98,7 @@ def test_under_an_expired_list_nobody_counts() -> None:
 def test_an_older_list_is_noticed_and_the_same_one_is_no_news() -> None:
     second = message(2)
     trust = trusting(second)
-    assert not trust.heed(second, NOW)
+    assert not trust.heed(second)
     assert "list 1 came after list 2" in unheeded(trust, message(1))
     assert "list 2 came after list 2" in unheeded(trust, message(2, revoked={7: NOW}))
     assert trust.sequence == 2
@@ -139,21 +139,31 @@ def test_a_list_of_another_fleet_or_signer_is_refused() -> None:
     )
 
 
-def test_a_list_under_an_expired_registrar_is_refused() -> None:
-    assert "is not valid now" in unheeded(trusting(), message(1), NOW + YEAR + DAY)
+def test_under_an_expired_registrar_nobody_counts() -> None:
+    trust = trusting(message(1))
+    with pytest.raises(CertificateError, match="registrar's certificate is not valid now"):
+        trust.check_list(UnixTime(NOW + YEAR + 301))
+
+
+def test_a_list_that_comes_before_the_time_counts_when_it_is_right() -> None:
+    trust = trusting(message(1))
+    assert "not valid yet" in refused(trust, DEVICE.certificate, now=0.0)
+    with pytest.raises(CertificateError, match="is not valid now"):
+        trust.check_list(UnixTime(0.0))
+    assert trust.verify(DEVICE.certificate, role=Role.DEVICE, now=NOW).subject == "pi-1"
 
 
 def test_garbage_is_refused() -> None:
     for data in (b"", b"\x92\xc4\x00\xc4\x00", encode_revocations(REGISTRAR.certificate, b"\x30\x00")):
         with pytest.raises(CertificateError):
-            trusting().heed(data, NOW)
+            trusting().heed(data)
     whole = message(1)
     chance = random.Random(1)
     for _ in range(300):
         at = chance.randrange(len(whole))
         changed = whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1 :]
         with pytest.raises(CertificateError):
-            trusting().heed(changed, NOW)
+            trusting().heed(changed)
 
 
 @pytest.mark.parametrize("extension", [x509.DeltaCRLIndicator(1), None])
