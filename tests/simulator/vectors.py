@@ -33,6 +33,10 @@ _ROUNDED = 1.01
 """Levels by which rounding, and a rotation in float32, may change a coordinate."""
 
 
+_CUT = 2.0**-21
+"""Relative: what float32 and the cut after the rotation take off."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What one life of a device encoded in a round.
@@ -83,7 +87,7 @@ def is_faithful(one: Encoded) -> bool:
     exact = window.astype(np.float64) * block.scale
     rest = one.vector.signed_update()[: block.words] - exact
     if not isinstance(encoding, NoisedEncoding) or encoding.mode == "central":
-        return bool(np.max(np.abs(rest)) <= _ROUNDED)
+        return bool(np.max(np.abs(rest)) <= _ROUNDED + _CUT * block.scale * block.clip)
     levels = encoding._encode_metrics(one.local, clipped=clipped or not is_finite)
     others = one.vector.signed_metrics()[: levels.size] - levels
     figures = others / encoding.metrics_sigma_parts * encoding.sigma_parts
