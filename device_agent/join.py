@@ -30,7 +30,7 @@ from protocol.frames import open_registrar_frame, seal_frame
 from protocol.ids import UnixTime
 from protocol.revocations import encode_revocations, read_revocations
 from protocol.topics import Topics
-from runtime.clock import Clock, happens
+from runtime.clock import Clock
 from runtime.entropy import Entropy
 from runtime.files import write_private
 from runtime.identity import ROOT_FILE, Identity, load_identity, made_key, read_key, write_certificate
@@ -39,7 +39,7 @@ REVOCATIONS_FILE = "revocations"
 """In the identity folder: the newest revocation list that the device has heard of, as it is published."""
 
 ATTEMPT = 5.0
-"""Seconds that one connection waits for the answer: all claims share a client id, and push each other out."""
+"""Seconds of one try, with a connection of its own: claims share a client id, and push each other out."""
 
 LONGEST_WAIT = 10.0
 
@@ -133,7 +133,7 @@ async def enrol(
     attempt = 0
     while (left := end - clock.now()) > 0:
         asking = asyncio.create_task(_ask(applying, connect(), clock))
-        if await _done(asking, left, clock) and (answer := asking.result()):
+        if await _done(asking, min(left, ATTEMPT), clock) and (answer := asking.result()):
             return answer
         await clock.sleep(entropy.uniform() * min(LONGEST_WAIT, 2.0**attempt))
         attempt += 1
@@ -183,7 +183,7 @@ async def _ask(applying: Applying, transport: Transport, clock: Clock) -> Enroll
             await transport.publish(applying.topics.enrolment_request(applicant), applying.request)
         except TransportError:
             return None
-        await happens(over, ATTEMPT, clock)
+        await over.wait()
     if answers and isinstance(answers[0], JoinError):
         raise answers[0]
     return answers[0] if answers and isinstance(answers[0], Enrolled) else None
