@@ -45,6 +45,9 @@ GUARD_PATIENCE = 1.0
 RETRY = 10.0
 """Seconds between two tries to end a session."""
 
+MAX_TURNED_BACK = 10.0
+"""Seconds that a list waits for a clock that was turned back."""
+
 MAX_PENDING = 256
 """Applicants waiting for an answer; who is not heard asks again."""
 
@@ -225,10 +228,10 @@ class Registrar:
         """See `Office.sign_list`; a clock that was turned back far is not waited for."""
         newest = self._office.store.newest_list()
         wait = newest.signed + 1 - self._clock.unix() if newest else 0.0
-        if 0 < wait <= 1:
+        if wait > MAX_TURNED_BACK:
+            _log.error("clock_turned_back", seconds=wait, fix="restart the brokers after the next list")
+        elif wait > 0:
             await self._clock.sleep(wait)
-        elif wait > 1:
-            _log.error("clock_turned_back", seconds=wait)
 
     async def _publish(self) -> None:
         store, now = self._office.store, self._clock.unix()
