@@ -254,8 +254,8 @@ def identities(
 ) -> None:
     """A development fleet on the fly: certificates and keys for a coordinator and devices.
 
-    The root's private key is not kept, so nothing can be added later. Provisioning for production, with keys
-    made on the devices, is not part of this version.
+    The root's private key is not kept, so nothing can be added later, and nothing can be revoked. For
+    production: `fedfleet ca`, `fedfleet registrar`, `fedfleet device`.
     """
     from console.identities import device_names, make_fleet
 

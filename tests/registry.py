@@ -64,9 +64,7 @@ class Registry:
         office.sign_list(UnixTime(now))
         return office
 
-    def ask(
-        self, who: Identity, name: str, private: Ed25519PrivateKey, now: float = NOW
-    ) -> FromRegistrar:
+    def ask(self, who: Identity, name: str, private: Ed25519PrivateKey, now: float = NOW) -> FromRegistrar:
         """One request and its answer."""
         return self.office.answer(self.opened(who, write_csr(name, private), now), UnixTime(now))
 
@@ -81,9 +79,7 @@ class Registry:
         assert isinstance(answer, Enrolled)
         return Identity(name, answer.certificate, claim.root, key(seed), answer.registrar)
 
-    def refusal(
-        self, who: Identity, name: str, private: Ed25519PrivateKey, now: float = NOW
-    ) -> str:
+    def refusal(self, who: Identity, name: str, private: Ed25519PrivateKey, now: float = NOW) -> str:
         answer = self.ask(who, name, private, now)
         assert isinstance(answer, EnrolmentRefused)
         return answer.reason

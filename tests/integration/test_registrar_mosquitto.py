@@ -1,4 +1,4 @@
-"""From an empty folder to a device thrown out: the operator's commands, real processes, Mosquitto with mTLS."""
+"""From an empty folder to a device thrown out: the operator's commands, real processes, Mosquitto by mTLS."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from secure_broker import HOST, SecureBroker, _program
 
 from broker.access import mosquitto_rules
 from broker.address import BrokerAddress
@@ -23,7 +24,6 @@ from protocol.topics import Topics
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.identity import client_tls, load_identity
-from secure_broker import HOST, SecureBroker, _program
 
 pytestmark = pytest.mark.broker
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from registry import DAY, NOW, Registry, claimant, key
 
 from protocol.certificates import FleetTrust, Role
 from protocol.enrolment import Enrolled, EnrolmentRefused, check_enrolled, write_csr
@@ -19,7 +20,6 @@ from protocol.revocations import read_revocations
 from registrar.authority import YEAR
 from registrar.office import Terms
 from registrar.store import RegistrarStore, StoreError
-from registry import DAY, NOW, Registry, claimant, key
 
 
 @pytest.fixture
@@ -109,7 +109,9 @@ def test_a_key_is_one_devices_for_ever(registry: Registry) -> None:
     assert "belongs to another" in registry.refusal(other, "d1", key(1))
 
 
-@pytest.mark.parametrize("name", ["coordinator", "watch-9", "claim", "broker-2", "registrar", "D1", "a/b", ""])
+@pytest.mark.parametrize(
+    "name", ["coordinator", "watch-9", "claim", "broker-2", "registrar", "D1", "a/b", ""]
+)
 def test_a_device_has_a_devices_name(registry: Registry, name: str) -> None:
     csr = x509.CertificateSigningRequestBuilder()
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, name or "x")] if name else []
@@ -154,7 +156,9 @@ def test_of_a_request_only_key_and_name_are_taken_over(registry: Registry) -> No
     subject = [(NameOID.ORGANIZATION_NAME, "other"), (NameOID.ORGANIZATIONAL_UNIT_NAME, "coordinator")]
     greedy = (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(*one) for one in [*subject, (NameOID.COMMON_NAME, "d1")]]))
+        .subject_name(
+            x509.Name([x509.NameAttribute(*one) for one in [*subject, (NameOID.COMMON_NAME, "d1")]])
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("broker.example.org")]), critical=False)
         .sign(key(1), None)
@@ -231,7 +235,10 @@ def test_no_certificate_outlives_the_registrars(tmp_path: Path) -> None:
     # The registrar's is renewed, under the same key: then the device's goes on, too.
     later = UnixTime(NOW + YEAR)
     own = registry.root.certify(
-        registry.identity.private_key.public_key(), "registrar", Role.REGISTRAR, (later, UnixTime(NOW + 9 * YEAR))
+        registry.identity.private_key.public_key(),
+        "registrar",
+        Role.REGISTRAR,
+        (later, UnixTime(NOW + 9 * YEAR)),
     )
     registry.office = registry.reopened(replace(registry.identity, certificate=own), now=later)
     answer = registry.ask(device, "d1", key(1), later)
