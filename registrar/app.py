@@ -245,27 +245,31 @@ class Registrar:
         except TransportError:
             return  # with the next connection
         self._unsaid = False
-        self._mark(waiting, "listed")
+        store.mark_listed([device.id for device in waiting], now)
         if waiting:
             self._kick_after = self._clock.now()
 
     async def _see_through(self) -> None:
-        """End the sessions of devices on the list; for good once no broker lets them in again."""
-        unfinished = [device for device in self._office.store.unfinished() if device.listed is not None]
-        if not unfinished or not self._transport.connected:
-            return
+        """End the sessions of devices on the list, and again when the broker lets them in no more."""
         self._kick_after = Seconds(self._clock.now() + RETRY)
+        store = self._office.store
+        if not store.unfinished() or not self._transport.connected:
+            return
         guarded = await self._guarded()
         if guarded:
-            self._mark(unfinished, "guarded")
-        for device in unfinished:
-            try:
-                await self._kick(device.name)
-            except TransportError as error:
-                _log.warning("not_kicked", device=device.name, cause=str(error))
-                continue
-            if guarded or self._guard is None or self._guard.state != "online":
-                self._mark([device], "kicked")
+            listed = [device.id for device in store.unfinished() if device.listed is not None]
+            store.mark_guarded(listed, self._clock.unix())
+        for device in store.unfinished():
+            if device.listed is not None and device.kicked is None:
+                await self._end_session(device)
+
+    async def _end_session(self, device: DeviceRecord) -> None:
+        try:
+            await self._kick(device.name)
+        except TransportError as error:
+            _log.warning("not_kicked", device=device.name, cause=str(error))
+            return
+        self._office.store.mark_kicked([device.id], self._clock.unix())
 
     async def _guarded(self) -> bool:
         """Waits a moment for the guard's word that the broker goes by the newest list."""
@@ -278,9 +282,6 @@ class Registrar:
             self._news.clear()
             await happens(self._news, left, self._clock)
         return True
-
-    def _mark(self, devices: list[DeviceRecord], step: str) -> None:
-        self._office.store.mark([device.id for device in devices], step, self._clock.unix())
 
     def _list_seen(self, delivery: Delivery) -> None:
         """Our own list comes back, and at the start what an earlier registrar has left."""

@@ -239,14 +239,26 @@ class RegistrarStore:
         return {int(serial, 16): UnixTime(at) for serial, at in self._connection.execute(query, (now,))}
 
     def unfinished(self) -> list[DeviceRecord]:
-        """Revoked devices of which not all has been done."""
-        query = f"{_DEVICES} WHERE revoked NOT NULL AND kicked IS NULL GROUP BY devices.id"
+        """Revoked devices that may still be, or come, into a broker: without a guard's word nobody knows."""
+        query = (
+            f"{_DEVICES} WHERE revoked NOT NULL AND (kicked IS NULL OR guarded IS NULL) GROUP BY devices.id"
+        )
         return [DeviceRecord(*row) for row in self._connection.execute(query)]
 
-    def mark(self, devices: list[int], step: str, now: UnixTime) -> None:
-        """Note when a step of their revocation was done: "listed", "guarded" or "kicked"."""
-        # The column is one of ours, never a peer's.
-        query = f"UPDATE devices SET {step} = ? WHERE id = ? AND {step} IS NULL"  # noqa: S608
+    def mark_listed(self, devices: list[int], now: UnixTime) -> None:
+        """The broker has the list that names them."""
+        self._mark("UPDATE devices SET listed = ? WHERE id = ? AND listed IS NULL", devices, now)
+
+    def mark_guarded(self, devices: list[int], now: UnixTime) -> None:
+        """The broker lets them in no more. Who was thrown out before that may have come back: again."""
+        query = "UPDATE devices SET guarded = ?, kicked = NULL WHERE id = ? AND guarded IS NULL"
+        self._mark(query, devices, now)
+
+    def mark_kicked(self, devices: list[int], now: UnixTime) -> None:
+        """Their sessions were ended."""
+        self._mark("UPDATE devices SET kicked = ? WHERE id = ? AND kicked IS NULL", devices, now)
+
+    def _mark(self, query: str, devices: list[int], now: UnixTime) -> None:
         with self.transaction():
             self._connection.executemany(query, [(now, device) for device in devices])
 
