@@ -217,7 +217,7 @@ def claim_id(certificate: bytes) -> str:
 
 
 def encode_token(claim: Claim) -> str:
-    """Text that carries a claim: base64url without padding, about 1,500 characters. It is a secret."""
+    """Text that carries a claim: base64url without padding, about 1,300 characters. It is a secret."""
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(claim)).decode().rstrip("=")
 
 
