@@ -126,8 +126,14 @@ class Renewal:
         offered = check_enrolled(answer, self._trust, name=identity.name, public_key=key, now=now)
         self._answered.set()
         if offered.not_after > self._trust.read(identity.certificate).not_after:
+            before = identity.certificate, identity.registrar
             identity.certificate, identity.registrar = answer.certificate, answer.registrar
-            self._renewed()
+            try:
+                self._renewed()
+            except OSError:
+                # Tomorrow again: connections show what is on disk.
+                identity.certificate, identity.registrar = before
+                raise
             _log.info("renewed", days=round((offered.not_after - now) / 86_400))
 
 

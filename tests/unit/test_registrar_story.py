@@ -27,7 +27,7 @@ from device_agent.join import (
 )
 from device_agent.renewal import Renewal, keep_renewed
 from protocol.certificates import FleetTrust, Role
-from protocol.enrolment import CLAIM, Claim, Enrolled, EnrolmentRequest, write_csr
+from protocol.enrolment import CLAIM, Claim, Enrolled, EnrolmentRefused, EnrolmentRequest, write_csr
 from protocol.frames import seal_frame
 from protocol.ids import UnixTime
 from protocol.revocations import RevocationList
@@ -354,6 +354,44 @@ async def test_a_certificate_is_renewed_in_time_and_shown_from_then_on(story: St
     assert after.not_after > before.not_after + 200 * DAY
     assert (after.not_before, after.public_key) == (before.not_before, before.public_key)
     assert load_identity(folder).certificate == device.certificate
+
+
+async def test_a_renewal_that_fails_leaves_everything_as_it_was(story: Story) -> None:
+    await story.start_registrar()
+    device = await story.join("d1")
+    await story.stop_last()
+    await story.clock.jump(250 * DAY)
+    trust, own = device.trust(Role.DEVICE, story.clock.unix())
+    before, bus = device.certificate, story.broker.connect("d1")
+
+    def disk_full() -> None:
+        raise OSError(28, "No space left on device")
+
+    renewal = Renewal(device, trust, TOPICS, bus, clock=story.clock, entropy=story.entropy, renewed=disk_full)
+    async with renewal:
+        await story.clock.pass_time(1)  # there is no connection yet
+        async with bus:
+            refusal = EnrolmentRefused(bytes(32), "not enrolled here")
+            for payload in (b"junk", seal_frame(story.registry.identity, refusal)):
+                story.broker.publish(TOPICS.enrolment_answer("d1"), payload)
+            await story.clock.pass_time(2 * DAY)  # nobody answers
+            assert renewal._task is not None
+            assert not renewal._task.done()
+            assert device.certificate == before
+            story.bus = story.broker.connect("registrar")
+            await story.start_registrar()
+            await asking_again(story, renewal)
+            assert device.certificate == before
+            renewal._renewed = keep_renewed(device, story.folder / "d1", None)
+            await asking_again(story, renewal)
+    assert trust.read(device.certificate).not_after > own.not_after
+    assert load_identity(story.folder / "d1").certificate == device.certificate
+
+
+async def asking_again(story: Story, renewal: Renewal) -> None:
+    asking = asyncio.create_task(renewal._ask())
+    await story.clock.pass_time(1)
+    await asking
 
 
 async def test_a_device_of_the_root_renews_nothing(story: Story) -> None:
