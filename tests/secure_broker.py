@@ -149,14 +149,19 @@ class SecureBroker(EmbeddedBroker):
         text = text.replace("listener 8883", f"listener {self.address.port} {HOST}")
         # The monitoring listener takes any port that is free: Mosquitto has no word for that, so it goes.
         text = re.sub(r"listener 8884 .*?(?=# ---)", "", text, flags=re.DOTALL)
-        own = f"""
-            persistence_location {self.state}/
-            pid_file {self._home / "pid"}
-            log_dest stderr
-            {"user root" if os.geteuid() == 0 else ""}
-        """
+        own = [
+            f"pid_file {self._home / 'pid'}",
+            f"persistence_location {self.state}/",
+            "log_dest stderr",
+            # It would become the user "mosquitto", who may not read this folder.
+            *(["user root"] if os.geteuid() == 0 else []),
+            f"include_dir {self._home / 'conf.d'}",
+        ]
+        # As on Debian: its own file, and ours in a folder that it includes.
+        (self._home / "conf.d").mkdir(exist_ok=True)
+        (self._home / "conf.d" / "fedfleet.conf").write_text(text)
         settings = self._home / "mosquitto.conf"
-        settings.write_text(text + "\n".join(line.strip() for line in own.splitlines()) + "\n")
+        settings.write_text("\n".join(own) + "\n")
         return ["-c", str(settings)]
 
     def _write_files(self) -> None:
