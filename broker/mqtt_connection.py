@@ -34,6 +34,10 @@ _REFUSALS = {
     138: "this client is banned; ask the broker's operator",
     140: "it wants another kind of login; use user and password or a certificate",
 }
+_HUNG_UP = (
+    "it hung up without an answer; where certificates are wanted, this one may have expired or been revoked, "
+    "or the broker's revocation lists have expired: its log says which"
+)
 _FAILED = 128  # this SUBACK code tells no reason; those from here on are denials
 
 # The client's own reports say what ours say, without the cause.
@@ -131,6 +135,7 @@ class Connector:
         )
         client.pending_calls_threshold = 1 << 30  # many publishes at once are normal here
         LeanClient.adopt(client._client, self._receive)  # noqa: SLF001 (aiomqtt builds it itself)
+        _notice_hanging_up(client)
         return client
 
     def _session(self, address: BrokerAddress) -> dict[str, Any]:
@@ -147,6 +152,24 @@ class Connector:
             "clean_start": self._settings.clean,
             "properties": options,
         }
+
+
+def _notice_hanging_up(client: aiomqtt.Client) -> None:
+    """An attempt ends when the broker hangs up; aiomqtt would go on to wait for its answer.
+
+    By TLS 1.3 a client has connected before its certificate is judged: this is how a refusal looks.
+    """
+    inner, connected = client._client, client._connected  # noqa: SLF001 (aiomqtt offers no other way)
+    told = inner.on_disconnect
+
+    def disconnected(*arguments: Any) -> None:
+        if not connected.done():
+            connected.set_exception(aiomqtt.MqttError(_HUNG_UP))
+            connected.exception()  # an attempt that was given up asks no more
+        if told is not None:
+            told(*arguments)
+
+    inner.on_disconnect = disconnected
 
 
 def ping_interval(keepalive: int) -> int:

@@ -17,6 +17,7 @@ from secure_broker import (
     secure_broker,
     transport,
 )
+from structlog.testing import capture_logs
 
 from broker.transport import MAX_PACKET, Delivery, TransportError
 from protocol.certificates import Role
@@ -129,6 +130,16 @@ async def test_a_revoked_device_does_not_come_in_again(broker: SecureBroker) -> 
         # Mosquitto looks at lists when a connection begins; to end this one is the registrar's part.
         await says.publish(TOPICS.inbox(D1), b"still")
         await until(lambda: seen)
+
+
+async def test_a_refused_client_says_what_may_be_wrong(broker: SecureBroker) -> None:
+    expired = broker.office.identity("d1", lifetime=HOUR / 2)
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(transport(broker.address, expired).__aenter__())
+        await until(lambda: logs)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert "may have expired or been revoked" in logs[0]["cause"]
 
 
 async def test_a_list_that_is_missing_shuts_out_all_that_its_issuer_signed(broker: SecureBroker) -> None:
