@@ -76,8 +76,9 @@ def failure(cause: str, fix: str) -> Finding:
 
 
 def graver(examination: Examination, cause: str, fix: str) -> Finding:
-    """What development may do and production must not."""
-    return (failure if examination.production else warning)(cause, fix)
+    """What development may do and production must not; who encrypts means it to be production."""
+    meant = examination.production or (examination.broker is not None and examination.broker.tls)
+    return (failure if meant else warning)(cause, fix)
 
 
 def told(error: Exception, fix: str) -> Finding:

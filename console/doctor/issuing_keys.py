@@ -6,6 +6,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, ok
@@ -25,11 +26,11 @@ _PRIVATE = b"PRIVATE KEY-----"
 
 def issuing_keys(examination: Examination) -> Findings:
     """Who could issue certificates from this machine."""
-    known = _above(examination)
+    known, fleet = _above(examination), examination.settings.fleet
     places = _places(examination)
     found = False
     for file in _key_files(places):
-        whose = _whose(file, known)
+        whose = _whose(file, known, fleet)
         if whose:
             found = True
             yield failure(
@@ -98,9 +99,9 @@ def _content(file: Path) -> bytes:
         return b""
 
 
-def _whose(file: Path, known: dict[bytes, str]) -> str:
+def _whose(file: Path, known: dict[bytes, str], fleet: str) -> str:
     """Of which authority a private key is; empty for none, or one that may be here."""
-    beside = _authorities_in(file.parent)
+    beside = _authorities_in(file.parent, fleet)
     try:
         key = load_pem_private_key(_content(file), password=None)
     except TypeError:  # it is encrypted: what is beside it must do
@@ -115,8 +116,8 @@ def _whose(file: Path, known: dict[bytes, str]) -> str:
     return f"the authority {names[of]}" if of in names else ""
 
 
-def _authorities_in(folder: Path) -> dict[Path, x509.Certificate]:
-    """Files of a folder whose first certificate may sign others."""
+def _authorities_in(folder: Path, fleet: str) -> dict[Path, x509.Certificate]:
+    """Files of a folder whose first certificate may sign others in this fleet."""
     found = {}
     for file in _entries(folder):
         try:
@@ -124,7 +125,8 @@ def _authorities_in(folder: Path) -> dict[Path, x509.Certificate]:
             basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
         except (ValueError, x509.ExtensionNotFound):
             continue
-        if basic.value.ca:
+        names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        if basic.value.ca and [name.value for name in names] == [fleet]:
             found[file] = certificate
     return found
 

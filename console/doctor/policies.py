@@ -16,6 +16,7 @@ FEWEST = 5
 def floors(examination: Examination) -> Findings:
     """What the device insists on."""
     settings = cast("AgentSettings", examination.settings)
+    yield ok(f"cohorts of {settings.floors.min_cohort} or more, noise: {settings.privacy.weakest}")
     if settings.floors.min_cohort < FEWEST:
         yield warning(
             f"the device takes part in cohorts of {settings.floors.min_cohort}",
@@ -32,7 +33,6 @@ def floors(examination: Examination) -> Findings:
             "the device takes part in rounds without noise",
             'set privacy.weakest to "distributed", and privacy.epsilon',
         )
-    yield ok(f"cohorts of {settings.floors.min_cohort} or more, noise: {settings.privacy.weakest}")
 
 
 def plan_floors(examination: Examination) -> Findings:
@@ -41,6 +41,7 @@ def plan_floors(examination: Examination) -> Findings:
         plan = load_plan(cast("CoordinatorSettings", examination.settings).plan)
     except FedfleetError:
         return  # told by the check of the plan
+    yield ok(f"cohorts of {plan.selection.min_cohort} or more, noise: {plan.privacy.mode}")
     if plan.selection.min_cohort < FEWEST:
         yield warning(
             f"the plan commits sums of {plan.selection.min_cohort}",
@@ -51,4 +52,3 @@ def plan_floors(examination: Examination) -> Findings:
             "the plan adds no noise: who sees the models may learn of single devices",
             'set privacy.mode to "distributed", and privacy.target_epsilon',
         )
-    yield ok(f"cohorts of {plan.selection.min_cohort} or more, noise: {plan.privacy.mode}")
