@@ -135,6 +135,11 @@ class SecureBroker(EmbeddedBroker):
         await self._stop(signal.SIGKILL)
         await self._launch()
 
+    @property
+    def settings_file(self) -> Path:
+        """Ours, as in /etc/mosquitto/conf.d."""
+        return self._home / "conf.d" / "fedfleet.conf"
+
     def reload(self) -> None:
         """Have the broker read its rules and revocation lists again."""
         os.kill(self.pid, signal.SIGHUP)
@@ -158,8 +163,8 @@ class SecureBroker(EmbeddedBroker):
             f"include_dir {self._home / 'conf.d'}",
         ]
         # As on Debian: its own file, and ours in a folder that it includes.
-        (self._home / "conf.d").mkdir(exist_ok=True)
-        (self._home / "conf.d" / "fedfleet.conf").write_text(text)
+        self.settings_file.parent.mkdir(exist_ok=True)
+        self.settings_file.write_text(text)
         settings = self._home / "mosquitto.conf"
         settings.write_text("\n".join(own) + "\n")
         return ["-c", str(settings)]
