@@ -21,6 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from broker.address import BrokerAddress
 from broker.mqtt_connection import PATIENCE, MqttSettings, properties
 from broker.transport import MAX_PACKET, Delivery, TransportError
+from protocol.errors import MisuseError
 
 DENIED = 128
 """Reason codes from here on are refusals (MQTT 5, section 2.4)."""
@@ -63,6 +64,15 @@ class _Heard:
     codes: dict[int, int] = field(default_factory=dict)
     lost: ReasonCode | None = None
     messages: list[Delivery] = field(default_factory=list)
+
+
+class _Client(Client):
+    """paho's, without the socket that it leaves open when a handshake fails."""
+
+    def _ssl_wrap_socket(self, tcp_sock: Any) -> Any:
+        if self._ssl_context is None:
+            raise MisuseError("TLS without a context")
+        return self._ssl_context.wrap_socket(tcp_sock, server_hostname=self._host)
 
 
 class Probe:
@@ -200,7 +210,7 @@ class Probe:
 
     def _fresh_client(self, version: MQTTProtocolVersion) -> Client:
         old = version != MQTTProtocolVersion.MQTTv5
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._settings.client_id,
             clean_session=self._settings.clean if old else None,

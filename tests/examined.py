@@ -1,5 +1,6 @@
 """A device that has everything as it should be, to be spoiled by a test."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -29,13 +30,13 @@ VERSIONS = {"paho-mqtt": "2.1.0", "numpy": "2.4.6"}
 
 
 class StillClock:
-    """No time passes."""
+    """The wall clock stands still, and nobody sleeps."""
 
     def __init__(self, unix: float = NOW) -> None:
         self._unix = UnixTime(unix)
 
     def now(self) -> Seconds:
-        return Seconds(1000.0)
+        return Seconds(time.monotonic())
 
     def unix(self) -> UnixTime:
         return self._unix
@@ -94,15 +95,14 @@ def device(folder: Path, identity: Identity | None = None, **changes: Any) -> Ex
     return changed(Examination(Role.DEVICE, settings, StillClock(), SeededEntropy(2), MACHINE, {}), **changes)
 
 
-def coordinator(folder: Path, plan: str, **changes: Any) -> Examination:
+def coordinator(folder: Path, plan: str, identity: Identity | None = None, **changes: Any) -> Examination:
     """A coordinator with this plan."""
+    identity = identity or authority().issue("coordinator", Role.COORDINATOR)
     (folder / "plan.toml").write_text(plan)
     settings = CoordinatorSettings(
         fleet="f",
         broker=BrokerSettings(urls=("mqtts://broker.local:8883",)),
-        identity=keep(
-            folder / "home" / "etc" / "identity", authority().issue("coordinator", Role.COORDINATOR)
-        ),
+        identity=keep(folder / "home" / "etc" / "identity", identity),
         state=folder / "home" / "state",
         plan=folder / "plan.toml",
     )
@@ -125,10 +125,11 @@ def registrar(folder: Path, identity: Identity, **changes: Any) -> Examination:
 def changed(examination: Examination, **changes: Any) -> Examination:
     """Another one; keywords of the settings, the machine or the examination itself."""
     settings: Any = examination.settings
-    if {"urls", "username", "password"} & changes.keys():
-        login = changes.pop("username", None), changes.pop("password", None)
-        secret = SecretStr(login[1]) if login[1] else None
-        changes["broker"] = BrokerSettings(changes.pop("urls"), login[0], secret)
+    login = {name: changes.pop(name) for name in ("urls", "username", "authorities") if name in changes}
+    if "password" in changes:
+        login["password"] = SecretStr(changes.pop("password"))
+    if login:
+        changes["broker"] = with_fields(settings.broker, **login)
     of_settings = {name: changes.pop(name) for name in [*changes] if name in settings.__struct_fields__}
     if "broker_address" in changes:
         changes["broker"] = changes.pop("broker_address")

@@ -32,7 +32,7 @@ _VERIFICATION = {
     10: ("the broker's certificate has expired", _RENEW),
     62: _MISNAMED,
     64: _MISNAMED,
-    **dict.fromkeys((2, 18, 19, 20, 21), _UNKNOWN),
+    **dict.fromkeys((2, 7, 18, 19, 20, 21), _UNKNOWN),
 }
 # Parts of OpenSSL's names for alerts (RFC 8446, section 6.2): what the broker says of ours.
 _ALERTS = {
@@ -44,9 +44,13 @@ _ALERTS = {
         "the broker says that our certificate was revoked",
         "enrol again under a new name, if it was not meant so",
     ),
-    "UNKNOWN_CA": (
-        "the broker does not know who signed our certificate",
-        "give the broker the root of this fleet, and a revocation list of each issuer",
+    # The second one: another root of the same name.
+    **dict.fromkeys(
+        ("UNKNOWN_CA", "DECRYPT_ERROR"),
+        (
+            "the broker does not know who signed our certificate",
+            "give the broker the root of this fleet, and a revocation list of each issuer",
+        ),
     ),
     "PROTOCOL_VERSION": (
         "the broker does not speak TLS 1.3",
