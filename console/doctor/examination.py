@@ -169,6 +169,15 @@ class Examination:
             raise MisuseError("this check is not about a broker")
         return self.broker
 
+    @property
+    def own_topic(self) -> str:
+        """Where the program may talk to itself.
+
+        Raises:
+            IdentityError: see `identity`.
+        """
+        return self.topics.probe(self.identity.name)
+
     def mqtt(self) -> MqttSettings:
         """How the program would connect.
 

@@ -14,8 +14,8 @@ from console.doctor.identity import within
 from protocol.errors import FedfleetError
 from runtime.identity import ROOT_FILE
 
-ALERT_SECONDS = 1.0
-"""How long a broker is given to refuse our certificate: with TLS 1.3 that comes after the handshake."""
+ALERT_SECONDS = 0.3
+"""How long a broker is given at least to refuse our certificate: with TLS 1.3 that is after the handshake."""
 
 _RENEW = "renew it with `fedfleet ca renew` where the fleet's root is kept, and restart the broker"
 _UNKNOWN = (
@@ -112,7 +112,7 @@ def handshake(examination: Examination) -> Findings:
         yield told(error, "correct broker.authorities")
         return
     try:
-        certificate, version = _handshake(address, context or ssl.create_default_context())
+        certificate, version = _handshake(examination, context or ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         yield failure(*_VERIFICATION.get(error.verify_code, (error.verify_message, _UNKNOWN[1])))
     except ssl.SSLError as error:
@@ -136,7 +136,7 @@ def older_tls(examination: Examination) -> Findings:
         return  # told by the handshake
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_2
     try:
-        _handshake(address, context)
+        _handshake(examination, context)
     except OSError:
         yield ok("refused")
     else:
@@ -184,11 +184,12 @@ def _answers(address: BrokerAddress) -> bool:
     return True
 
 
-def _handshake(address: BrokerAddress, context: ssl.SSLContext) -> tuple[bytes, str]:
+def _handshake(examination: Examination, context: ssl.SSLContext) -> tuple[bytes, str]:
     """The broker's certificate, DER, and the version; raises OSError, also when it does not like ours."""
+    address, began = examination.address, examination.clock.now()
     with _reach(address) as plain, context.wrap_socket(plain, server_hostname=address.host) as tls:
         certificate, version = tls.getpeercert(binary_form=True), tls.version()
-        tls.settimeout(ALERT_SECONDS)
+        tls.settimeout(max(ALERT_SECONDS, 3 * (examination.clock.now() - began)))
         with suppress(TimeoutError):  # it waits for us to go on: it is content
             if not tls.recv(1):
                 raise ConnectionResetError("without a word")

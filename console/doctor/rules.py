@@ -52,7 +52,7 @@ def ground(topics: Topics, role: Role, name: str) -> Ground:
 
 def permitted(examination: Examination) -> Findings:
     """A client may talk to itself, and what it says comes back."""
-    topic, token = _own_topic(examination), examination.token()
+    topic, token = examination.own_topic, examination.token()
     with examination.connect() as probe:
         probe.subscribe(topic)
         probe.publish(topic, token)
@@ -101,7 +101,7 @@ def _comes_back(examination: Examination, topic: str, listening: str) -> bool:
 
 def _try(examination: Examination, probe: Probe, topic: str, listening: str) -> tuple[int, bool]:
     """Say something, then something that must come back: had the first been let through, it would be here."""
-    own, token, after = _own_topic(examination), examination.token(), examination.token()
+    own, token, after = examination.own_topic, examination.token(), examination.token()
     try:
         probe.subscribe(own)
         probe.subscribe(listening)
@@ -117,7 +117,3 @@ def _try(examination: Examination, probe: Probe, topic: str, listening: str) -> 
 
 def _ground(examination: Examination) -> Ground:
     return ground(examination.topics, examination.role, examination.mqtt().client_id)
-
-
-def _own_topic(examination: Examination) -> str:
-    return examination.topics.probe(examination.mqtt().client_id)

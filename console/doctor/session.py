@@ -66,7 +66,7 @@ def sessions(examination: Examination) -> Findings:
 
 def retained(examination: Examination) -> Findings:
     """A retained message must be there for who comes later."""
-    topic, token = _own_topic(examination), examination.token()
+    topic, token = examination.own_topic, examination.token()
     with examination.connect() as probe:
         probe.publish(topic, token, retain=True)
         try:
@@ -134,14 +134,14 @@ def keepalive(examination: Examination) -> Findings:
 
 def _alive(examination: Examination, probe: Probe) -> bool:
     try:
-        probe.publish(_own_topic(examination), b"")
+        probe.publish(examination.own_topic, b"")
     except ProbeError:
         return False
     return True
 
 
 def _comes_back(examination: Examination, payload: bytes) -> bool:
-    topic = _own_topic(examination)
+    topic = examination.own_topic
     with examination.connect() as probe:
         probe.subscribe(topic)
         if probe.publish(topic, payload) >= DENIED:
@@ -151,7 +151,3 @@ def _comes_back(examination: Examination, payload: bytes) -> bool:
 
 def _filled(examination: Examination, size: int) -> bytes:
     return examination.token().ljust(size, b".")
-
-
-def _own_topic(examination: Examination) -> str:
-    return examination.topics.probe(examination.mqtt().client_id)
