@@ -14,7 +14,7 @@ from protocol.ids import DeviceId, Order
 from protocol.roles import Role
 from protocol.topics import Topics
 
-FIX = "write the broker's rules with `fedfleet access mosquitto`, set acl_file to them, and reload the broker"
+FIX = "write the broker's rules with `fedfleet access`, and have the broker read them"
 
 # No device can have the name of a role, and rounds and epochs begin at 1.
 _NO_DEVICE = DeviceId(Role.WATCH)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from broker.embedded import MAX_KEEPALIVE
-from broker.probe import DENIED, Probe, ProbeError
+from broker.probe import DENIED, Probe, ProbeError, TakenOverError
 from broker.transport import MAX_PACKET
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, graver, ok, warning
@@ -88,6 +88,8 @@ def large(examination: Examination) -> Findings:
     payload = _filled(examination, MAX_CHUNK_SIZE + FRAME)
     try:
         passes = _comes_back(examination, payload)
+    except TakenOverError:
+        raise
     except ProbeError as error:
         yield failure(f"a message of {len(payload):,} bytes does not pass: {error}", _LIMITS)
         return
@@ -102,6 +104,8 @@ def too_large(examination: Examination) -> Findings:
     payload = _filled(examination, MAX_PACKET)
     try:
         passes = _comes_back(examination, payload)
+    except TakenOverError:
+        raise
     except ProbeError:
         passes = False
     if passes:

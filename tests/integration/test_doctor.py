@@ -45,10 +45,12 @@ def at(patient: Examination, broker: EmbeddedBroker, **changes: Any) -> Examinat
     return changed(patient, **here | changes)
 
 
-async def examined(patient: Examination) -> dict[str, list[Finding]]:
+async def examined(
+    patient: Examination, *, runs: bool = False, takeover: bool = False
+) -> dict[str, list[Finding]]:
     """What was found, by check."""
     found: dict[str, list[Finding]] = {}
-    for one in await asyncio.to_thread(examine, patient):
+    for one in await asyncio.to_thread(examine, patient, program_runs=runs, takeover=takeover):
         found.setdefault(one.check, []).append(one)
     assert all(one.fix for ones in found.values() for one in ones if one.result != "ok")
     return found
@@ -216,7 +218,7 @@ async def test_rules_that_forget_one_thing(tmp_path: Path) -> None:
         found = await examined(at(device(tmp_path, broker.office.identity("d1")), broker, **STRICT))
     (one,) = (one for one in found["rules.say"] if one.result == "failure")
     assert one.cause.startswith("flw/1/f/devices/watch/outbox may be published to")
-    assert "fedfleet access mosquitto" in one.fix
+    assert "`fedfleet access`" in one.fix
 
 
 async def test_a_broker_for_one_desk_is_content_with_warnings(tmp_path: Path) -> None:
@@ -306,6 +308,25 @@ async def test_what_waited_for_an_agent_still_waits_after_the_doctor(tmp_path: P
                     break
                 await asyncio.sleep(0.01)
     assert got == [bytes([number]) for number in range(30)]
+
+
+async def test_a_running_program_is_pushed_off_and_comes_back(tmp_path: Path) -> None:
+    async with secure_broker(tmp_path) as broker:
+        await a_living_fleet(broker.office, broker)
+        own = broker.office.identity("d1")
+        program = transport(broker.address, own, clean=False)
+        program._uniform = lambda: 0.9  # it comes back after 0.9 s, and then pushes the doctor off
+        losses: list[bool] = []
+        program.on_connection(losses.append)
+        async with program:
+            found = await examined(at(device(tmp_path, own), broker, **STRICT), runs=True, takeover=True)
+            for _ in range(500):
+                if program.connected:
+                    break
+                await asyncio.sleep(0.01)
+            assert program.connected
+    assert losses.count(False) >= 1
+    assert "failure" not in bad(found).values()
 
 
 async def test_a_new_device_leaves_no_session(tmp_path: Path) -> None:
