@@ -2,7 +2,7 @@
 
 from broker.probe import Probe
 from console.doctor.examination import Examination
-from console.doctor.findings import Findings, failure, ok, told, warning
+from console.doctor.findings import Findings, failure, ok, warning
 from console.doctor.identity import DAY
 from protocol.certificates import FleetTrust
 from protocol.errors import CertificateError, FrameError
@@ -12,6 +12,7 @@ RETAINED_SECONDS = 0.5
 """How long a retained message may come after a message that was published later: brokers send it at once."""
 
 _REGISTRAR = "see that `fedfleet registrar` runs and is connected"
+_AGAIN = "enrol again under a new name, if it was not meant so"
 _GUARD = "see that `fedfleet guard` runs beside the broker, and read its log"
 
 
@@ -30,10 +31,14 @@ def revocations(examination: Examination) -> Findings:
     trust = FleetTrust(identity.root, identity.registrar)
     try:
         trust.heed(message)
+        own = trust.read(identity.certificate)
+        if trust.is_revoked(own):
+            yield failure(f"list {trust.sequence} takes our certificate back", _AGAIN)
+            return
         trust.check_list(now)
-        trust.check_standing(trust.read(identity.certificate), now)
+        trust.check_standing(own, now)
     except CertificateError as error:
-        yield told(error, _REGISTRAR)
+        yield failure(str(error).partition("; ")[0], _REGISTRAR)
         return
     left = trust.revocations.expires - now if trust.revocations else 0.0
     if left < DAY:
