@@ -29,7 +29,7 @@ def connection(examination: Examination) -> Findings:
 def own_name(examination: Examination) -> Findings:
     """Whether a client id other than its own name helps a client to anything: it could push others out."""
     own = examination.mqtt()
-    other = replace(own, client_id=f"{own.client_id}-doctor")
+    other = replace(own, client_id=f"{own.client_id}-{examination.entropy.bytes(8).hex()}")
     with examination.connect() as first:
         try:
             with examination.connect(other):
