@@ -45,7 +45,8 @@ def own_name(examination: Examination) -> Findings:
     yield graver(
         examination,
         "client ids are free: any client can push any other one out",
-        "write use_identity_as_username true and use_username_as_clientid true into mosquitto.conf",
+        "write use_identity_as_username true and use_username_as_clientid true into mosquitto.conf; "
+        "NATS has no such settings",
     )
 
 
