@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -221,15 +221,18 @@ async def test_rules_that_forget_one_thing(tmp_path: Path) -> None:
     assert "`fedfleet access`" in one.fix
 
 
-async def test_a_broker_for_one_desk_is_content_with_warnings(tmp_path: Path) -> None:
-    async with EmbeddedBroker.start() as broker:
+@pytest.mark.parametrize(("engine", "more"), [("mosquitto", set()), ("nats", {"session.keepalive"})])
+async def test_a_broker_for_one_desk_is_content_with_warnings(
+    tmp_path: Path, engine: Literal["mosquitto", "nats"], more: set[str]
+) -> None:
+    async with EmbeddedBroker.start(engine) as broker:
         login = {"username": broker.address.user, "password": broker.address.password}
         patient = at(device(tmp_path), broker, production=False, clock=device(tmp_path).clock, **login)
         found = bad(await examined(patient))
         graver = bad(await examined(replace(patient, production=True)))
     expected = {"broker.encryption", "rules.say", "rules.hear", "rules.name"}
     logins = {"broker.strangers"}  # who has the password needs no certificate
-    assert found == dict.fromkeys(expected | {"fleet.coordinator"}, "warning")
+    assert found == dict.fromkeys(expected | more | {"fleet.coordinator"}, "warning")
     assert {name for name, result in graver.items() if result == "failure"} == expected | logins
 
 
