@@ -169,8 +169,11 @@ def install_service(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the unit, write nothing.")] = False,
 ) -> None:
-    """A systemd unit that starts the agent with the device, watches it, and locks it in."""
-    from console.service import plan_service, write_unit
+    """A systemd unit that starts the agent with the device, watches it, and locks it in.
+
+    The private key goes to /etc/fedfleet/keys, for root alone; with another --output you do that.
+    """
+    from console.service import UNIT_FOLDER, hand_over_key, plan_service, write_unit
 
     with named_errors():
         prefixes = (Path(sys.prefix), Path(sys.base_prefix))
@@ -179,6 +182,8 @@ def install_service(
             typer.echo(service.unit, nl=False)
             return
         typer.echo(f"written: {write_unit(service, output)}\nnext, as root:")
+        if output == UNIT_FOLDER:
+            hand_over_key(service)
     for command in service.next_steps:
         typer.echo(f"  {command}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from device_agent.settings import AgentSettings
 from protocol.errors import FedfleetError
 from runtime.config import load_settings
-from runtime.files import write_synced
+from runtime.files import write_private, write_synced
 from runtime.identity import only_name
 
 UNIT = "fedfleet-agent.service"
@@ -66,6 +66,11 @@ class AgentService:
         return KEYS / self.key.name
 
     @property
+    def credential(self) -> Path:
+        """Where systemd shows it to the service."""
+        return Path("/run/credentials") / UNIT / self.key.name
+
+    @property
     def unit(self) -> str:
         """The text of the unit file."""
         return _template().format(
@@ -85,7 +90,7 @@ class AgentService:
             return begin
         return (
             f"install -D -m 0600 {self.key} {self.root_key}",
-            f"ln -sf /run/credentials/{UNIT}/{self.key.name} {self.key}",
+            f"ln -sf {self.credential} {self.key}",
             *begin,
         )
 
@@ -157,6 +162,26 @@ def write_unit(service: AgentService, folder: Path) -> Path:
             f"{file} cannot be written ({error.strerror}); run this as root, or give another --output"
         ) from error
     return file
+
+
+def hand_over_key(service: AgentService) -> None:
+    """Leave the private key to root, and a link to what systemd hands over in its place; once is enough.
+
+    Raises:
+        ServiceError: the key is not there, or not ours to take.
+    """
+    key, kept = service.key, service.root_key
+    if key.is_symlink():
+        return
+    try:
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(kept, key.read_bytes())
+        link = key.with_name(f".{key.name}.new")
+        link.unlink(missing_ok=True)
+        link.symlink_to(service.credential)
+        link.replace(key)
+    except OSError as error:
+        raise ServiceError(f"{key} cannot be moved to {kept} ({error.strerror}); run this as root") from error
 
 
 def _template() -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from console import service as service_module
 from console.commands import app
-from console.service import UNIT, AgentService, ServiceError, plan_service, write_unit
+from console.service import UNIT, AgentService, ServiceError, hand_over_key, plan_service, write_unit
 from runtime.identity import IdentityError
 
 PYTHON = Path("/usr/bin/python3")
@@ -155,3 +156,22 @@ def test_its_exposure_is_low(config: Path, tmp_path: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(file)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stdout
+
+
+def test_the_key_is_handed_over_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "KEYS", tmp_path / "keys")
+    key = tmp_path / "identity" / "pi-1.key"
+    key.parent.mkdir()
+    key.write_text("secret")
+    service = AgentService(("python",), tmp_path / "agent.toml", key, (), "1G", None)
+    for _ in range(2):
+        hand_over_key(service)
+        assert key.readlink() == Path("/run/credentials/fedfleet-agent.service/pi-1.key")
+        assert service.root_key.read_text() == "secret"
+        assert stat.S_IMODE(service.root_key.stat().st_mode) == 0o600
+    assert len(service.next_steps) == 2
+
+
+def test_a_key_that_is_not_there(config: Path) -> None:
+    with pytest.raises(ServiceError, match="run this as root"):
+        hand_over_key(planned(config))
