@@ -32,7 +32,7 @@ class NatsNode:
         password: by which nodes know each other, of letters and digits.
         replicas: nodes that keep each session and retained message; 3 survives the loss of one.
         state: folder for sessions and retained messages.
-        files: folder with `ca.crt`, `broker.crt`, `broker.key` and the file of users.
+        files: folder with `fleet.crt`, `broker.crt`, `broker.key` and the file of users.
     """
 
     name: str
@@ -83,7 +83,7 @@ mqtt {{
   max_ack_pending: {MAX_INFLIGHT}
   stream_replicas: {node.replicas}
   tls {{
-    ca_file: {json.dumps(str(node.files / "ca.crt"))}
+    ca_file: {json.dumps(str(node.files / "fleet.crt"))}
     cert_file: {json.dumps(str(node.files / "broker.crt"))}
     key_file: {json.dumps(str(node.files / "broker.key"))}
     verify_and_map: true

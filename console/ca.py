@@ -44,6 +44,14 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder: root/ and registrar/ in it.")],
     *,
     fleet: Annotated[str, typer.Option(help="Name of the fleet.")],
+    broker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Name or address under which the broker is reached; repeat it. Also makes a server's "
+            "identities, in fleet/, and a watcher's.",
+        ),
+    ] = None,
     no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Keep its key plain.")] = False,
 ) -> None:
     """Make a fleet: its root, which you then keep offline, and the identity of its registrar."""
@@ -52,7 +60,7 @@ def init(
 
     with named_errors():
         passphrase = None if no_passphrase else ask_passphrase(new=True)
-        print_lines(make_fleet(folder, fleet, passphrase))
+        print_lines(make_fleet(folder, fleet, passphrase, broker or ()))
 
 
 @ca_app.command()
@@ -67,7 +75,11 @@ def issue(
     ca: CaFolder = Path(),
     days: Days = 365,
 ) -> None:
-    """Make an identity for a coordinator, broker, watcher, guard or another registrar; needs the root."""
+    """Make an identity for a coordinator, broker, watcher, guard or another registrar; needs the root.
+
+    A broker's folder also gets its access rules and its first revocation list: all that mosquitto.conf
+    names.
+    """
     from console.ca_work import issue_identity
 
     with named_errors():

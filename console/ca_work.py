@@ -5,15 +5,19 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Struct
 from rich.table import Table
 
+from broker.access import ALWAYS
+from console.access import for_mosquitto
 from console.passphrase import ask_passphrase
 from protocol.certificates import Certificate, Role
 from protocol.ids import UnixTime
+from registrar.app import CRL_FILE as REVOKED_FILE
 from registrar.app import ROOT_CRL_FILE
 from registrar.authority import YEAR
 from registrar.root import (
@@ -27,11 +31,14 @@ from registrar.root import (
 from runtime.clock import SystemClock
 from runtime.entropy import SystemEntropy
 from runtime.files import write_private
-from runtime.identity import write_identity
+from runtime.identity import Identity, write_identity
 
 DAY = 86_400.0
+ACL_FILE = "acl"
 ROOT = "root"
 REGISTRAR = "registrar"
+SERVER = "fleet"
+"""Folder with a folder for each program of the server, as docker-compose.yml has it."""
 
 _HOST = r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?"
 
@@ -63,27 +70,55 @@ class Row(Struct, frozen=True):
     warning: str
 
 
-def make_fleet(folder: Path, fleet: str, passphrase: bytes | None) -> list[str]:
+def make_fleet(
+    folder: Path, fleet: str, passphrase: bytes | None, addresses: Sequence[str] = ()
+) -> list[str]:
     """`ca init`: returns what to tell.
 
+    Args:
+        folder: a new one.
+        fleet: its name.
+        passphrase: of the root's key; None leaves it plain.
+        addresses: under which the broker is reached; with some, a server's identities are made, too.
+
     Raises:
-        RootError: the folder is there and not empty.
+        RootError: the folder is there and not empty, or an address is none.
         MisuseError: the fleet's name is none.
     """
     if folder.exists() and any(folder.iterdir()):
         raise RootError(f"{folder} is not empty; give a new folder: a fleet's root is made once")
+    if addresses:
+        _check_addresses(Role.BROKER, addresses)
     now, entropy = SystemClock().unix(), SystemEntropy().bytes
     opened = OpenRoot.create(folder / ROOT, fleet, passphrase, now, entropy)
-    place = folder / REGISTRAR
-    write_identity(place, opened.issue(REGISTRAR, Role.REGISTRAR, place, lifetime=REGISTRAR_YEARS * YEAR))
-    write_private(place / ROOT_CRL_FILE, (folder / ROOT / CRL_FILE).read_bytes())
+    _issue(opened, Role.REGISTRAR, folder / REGISTRAR, lifetime=REGISTRAR_YEARS * YEAR)
+    if addresses:
+        _issue(opened, Role.BROKER, folder / SERVER / Role.BROKER, addresses=addresses)
+        _issue(opened, Role.GUARD, folder / SERVER / Role.GUARD)
+        _issue(opened, Role.COORDINATOR, folder / SERVER / Role.COORDINATOR)
+        _issue(opened, Role.WATCH, folder / Role.WATCH)
     root = opened.root.certificate.public_bytes(Encoding.DER)
     return [
-        f"Fleet {fleet}: its root is in {folder / ROOT}, its registrar's identity in {place}.",
+        f"Fleet {fleet}: its root is in {folder / ROOT}, its registrar's identity in {folder / REGISTRAR}.",
         f"Fingerprint of the root: {fingerprint(root)}",
-        "Next: issue the others with `fedfleet ca issue`, then take root/ off this machine and keep it safe;",
+        *_next(folder / SERVER if addresses else None),
+    ]
+
+
+def _next(server: Path | None) -> list[str]:
+    others = f"bring {server} to the server" if server else "issue the others with `fedfleet ca issue`"
+    return [
+        f"Next: {others}, then take root/ off this machine and keep it safe;",
         "bring registrar/ to the registrar's host, which must not be the coordinator's.",
     ]
+
+
+def _issue(opened: OpenRoot, role: Role, out: Path, name: str | None = None, **more: Any) -> Identity:
+    """An identity in its folder, with what belongs beside it; it is called like its role, or as told."""
+    made = opened.issue(name or role, role, out, **more)
+    write_identity(out, made)
+    _write_beside(out, role, opened.root)
+    return made
 
 
 def open_root(ca: Path) -> OpenRoot:
@@ -116,13 +151,40 @@ def issue_identity(
     if (out / f"{name}.key").exists():
         raise RootError(f"{out} holds a {name}.key; give another --out")
     opened = open_root(ca)
-    made = opened.issue(name, Role(role), out, addresses=addresses, lifetime=days * DAY)
-    write_identity(out, made)
+    made = _issue(opened, Role(role), out, name, addresses=addresses, lifetime=days * DAY)
     _, certificate = opened.root.find(name)
     generation = f", generation {certificate.generation}" if role == Role.COORDINATOR else ""
     return [
         f"{out}: {name}, a {role}{generation}, until {_day(certificate.not_after)}.",
         f"Fingerprint: {fingerprint(made.certificate)}",
+        *_rules_to_write(opened.root, Role(role), name),
+    ]
+
+
+def _write_beside(folder: Path, role: Role, root: RootFolder) -> None:
+    """What the role's folder holds besides the identity: a broker's is all that mosquitto.conf names."""
+    crl = (root.folder / CRL_FILE).read_bytes()
+    match role:
+        case Role.REGISTRAR | Role.GUARD:
+            write_private(folder / ROOT_CRL_FILE, crl)
+        case Role.BROKER:
+            # The first one, until the guard writes it.
+            write_private(folder / REVOKED_FILE, crl)
+            write_private(folder / ACL_FILE, for_mosquitto(root.trust.fleet, _names(root)).encode())
+
+
+def _names(root: RootFolder) -> list[str]:
+    """Whom the root has issued something, except those of whom access rules are always made."""
+    return [entry.name for entry, _ in root.issued() if entry.name not in ALWAYS]
+
+
+def _rules_to_write(root: RootFolder, role: Role, name: str) -> list[str]:
+    if role is Role.BROKER or name in ALWAYS:
+        return []
+    options = " ".join(f"--name {one}" for one in _names(root))
+    return [
+        "The broker does not know that name. Write its acl again, and have it read that (SIGHUP):",
+        f"  fedfleet access mosquitto --fleet {root.trust.fleet} {options} --output acl",
     ]
 
 
@@ -176,8 +238,8 @@ def revoke_certificates(ca: Path, names: Sequence[str]) -> list[str]:
     opened = open_root(ca)
     opened.revoke(names)
     return [
-        f"{', '.join(names)}: revoked. Bring {opened.root.folder / CRL_FILE} to every broker (its guard's",
-        "--root-crl) and into the registrar's identity folder, and restart the guards.",
+        f"{', '.join(names)}: revoked. Bring {opened.root.folder / CRL_FILE} into the identity folders of",
+        "every guard and of the registrar, and restart the guards.",
     ]
 
 

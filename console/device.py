@@ -43,7 +43,7 @@ def enroll(
         for token in give_tokens(identity, state, count, name or [], lifetime):
             typer.echo(token)
     typer.echo(
-        f"Each enrols one device within {lifetime} s: fedfleet agent join mqtts://host:8883 --token …",
+        f"Each enrols one device within {lifetime} s, where it is asked for: fedfleet agent join mqtts://host:8883",
         err=True,
     )
 
@@ -111,10 +111,14 @@ def add_agent_commands(app: typer.Typer) -> None:
 def join(
     broker: Annotated[str, typer.Argument(metavar="URL", help="mqtts://host:port.")],
     *,
-    token: Annotated[str | None, typer.Option(help="From `fedfleet device enroll`.")] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(help="File that holds it: other users see a command's options.")
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="From `fedfleet device enroll`. Other users see a command's options.",
+            show_default="asked for, or a line of standard input",
+        ),
     ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File that holds it.")] = None,
     name: DeviceName = None,
     identity: Folder = Path("identity"),
     authorities: Annotated[

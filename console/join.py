@@ -1,8 +1,10 @@
 """What `fedfleet agent join`, `csr` and `install` do."""
 
 import asyncio
+import getpass
 import re
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +31,17 @@ _MAX_NAME = 64
 
 
 def read_token(token: str | None, file: Path | None) -> str:
-    """The token, given in one of two ways.
+    """The token: given in one of two ways, or asked for.
 
     Raises:
-        JoinError: in both, in none, or the file cannot be read.
+        JoinError: given in both, or the file cannot be read.
     """
-    if (token is None) == (file is None):
-        raise JoinError("give the token by --token or by --token-file")
+    if token is not None and file is not None:
+        raise JoinError("give the token by --token or by --token-file, not by both")
+    if token is not None:
+        return token.strip()
     if file is None:
-        return (token or "").strip()
+        return (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
     try:
         return file.read_text("ascii").strip()
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ from protocol.errors import FedfleetError, PeerError
 from protocol.revocations import RevocationList
 from protocol.status import BrokerState, BrokerStatus
 from protocol.topics import Topics
-from registrar.app import crl_file
+from registrar.app import ROOT_CRL_FILE, crl_file
 from registrar.settings import GuardSettings
 from runtime import logs
 from runtime.bus import connect_mqtt
@@ -54,6 +54,7 @@ async def run(settings: GuardSettings) -> None:
     stop, clock, entropy = stop_event(), SystemClock(), SystemEntropy()
     identity = load_identity(settings.identity, settings.name)
     trust, _ = identity.trust(Role.GUARD, clock.unix())
+    root_crl = roots_list(settings)
     topics = Topics(settings.fleet)
     transport = connect_mqtt(
         settings.broker,
@@ -64,7 +65,7 @@ async def run(settings: GuardSettings) -> None:
     )
 
     def put_in_force(known: RevocationList) -> None:
-        write_list(known, settings.crl, settings.root_crl)
+        write_list(known, settings.crl, root_crl)
         signal_broker(settings.pid_file)
 
     guard = Guard(
@@ -160,6 +161,18 @@ def _in_words(error: Exception) -> str:
     return (error.strerror or "an error") if isinstance(error, OSError) else str(error)
 
 
+def roots_list(settings: GuardSettings) -> Path:
+    """Where the root's revocation list is.
+
+    Raises:
+        GuardError: it is not there: without it a broker turns away everybody whom the root has signed.
+    """
+    file = settings.root_crl or settings.identity / ROOT_CRL_FILE
+    if not file.is_file():
+        raise GuardError(f"{file} is missing; copy {ROOT_CRL_FILE} from the root's folder there")
+    return file
+
+
 def write_list(known: RevocationList, file: Path, root_crl: Path) -> None:
     """Write what the broker's TLS reads: the registrar's list, and the root's behind it.
 
@@ -215,9 +228,14 @@ PROGRAM = Program(
     GuardSettings,
     (
         *(option for option in COMMON if option.key != "state"),
-        Option("--crl", "crl", "the broker's file of revocation lists, written here", "FILE"),
-        Option("--root-crl", "root_crl", "the root's revocation list, root.crl", "FILE"),
-        Option("--pid-file", "pid_file", "the broker's; its process is told to read again", "FILE"),
+        Option("--crl", "crl", "the broker's file of revocation lists, written here; else Debian's", "FILE"),
+        Option("--root-crl", "root_crl", "the root's revocation list; else root.crl of the identity", "FILE"),
+        Option(
+            "--pid-file",
+            "pid_file",
+            "the broker's, whose process is told to read again; else Debian's",
+            "FILE",
+        ),
     ),
     serve,
 )

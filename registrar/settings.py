@@ -50,8 +50,8 @@ class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True):
         broker: how to reach the broker.
         identity: folder with the fleet's root certificate and the guard's certificate and key.
         crl: file that the broker reads revocation lists from; written here.
-        root_crl: the root's revocation list, which goes into it, too.
-        pid_file: of the broker's process, which is told to read the file again.
+        root_crl: the root's revocation list, which goes into it, too; None is the identity's root.crl.
+        pid_file: of the broker's process, which is told to read the file again. Defaults are Debian's.
         name: which identity of the folder; None when it holds one.
         log: what is logged.
     """
@@ -59,8 +59,8 @@ class GuardSettings(Struct, frozen=True, forbid_unknown_fields=True):
     fleet: Name
     broker: BrokerSettings
     identity: Path
-    crl: Path
-    root_crl: Path
-    pid_file: Path
+    crl: Path = Path("/etc/fedfleet/revoked.crl")
+    root_crl: Path | None = None
+    pid_file: Path = Path("/run/mosquitto/mosquitto.pid")
     name: Name | None = None
     log: LogSettings = LogSettings()

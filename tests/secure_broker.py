@@ -174,7 +174,7 @@ class SecureBroker(EmbeddedBroker):
             return
         self.files.mkdir()
         shown = self.server.folder or Path()
-        shutil.copy(shown / "fleet.crt", self.files / "ca.crt")
+        shutil.copy(shown / "fleet.crt", self.files / "fleet.crt")
         shutil.copy(shown / f"{self.server.name}.crt", self.files / "broker.crt")
         shutil.copy(shown / f"{self.server.name}.key", self.files / "broker.key")
         (self.files / "acl").write_text(mosquitto_rules(Topics(self.office.fleet), self.names))
@@ -250,6 +250,6 @@ def _hear_the_verdict(door: ssl.SSLSocket) -> None:
 
 def bare_context(broker: SecureBroker) -> ssl.SSLContext:
     """Trusts the broker, and shows nothing."""
-    context = ssl.create_default_context(cafile=str(broker.files / "ca.crt"))
+    context = ssl.create_default_context(cafile=str(broker.files / "fleet.crt"))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -51,7 +51,7 @@ class SecureNode(EmbeddedBroker):
         home = self._home
         server = self.office.identity("broker", Role.BROKER, addresses=[HOST])
         folder = server.folder or Path()
-        shutil.copy(folder / "fleet.crt", home / "ca.crt")
+        shutil.copy(folder / "fleet.crt", home / "fleet.crt")
         shutil.copy(folder / "broker.crt", home / "broker.crt")
         shutil.copy(folder / "broker.key", home / "broker.key")
         (home / USERS_FILE).write_text(nats_users(Topics(self.office.fleet), self.users, generation=1))

@@ -40,7 +40,7 @@ class IssuedBroker(SecureBroker):
         if self.files.exists():
             return
         self.files.mkdir()
-        shutil.copy(self.ca / "broker" / "fleet.crt", self.files / "ca.crt")
+        shutil.copy(self.ca / "broker" / "fleet.crt", self.files / "fleet.crt")
         for file in ("broker.crt", "broker.key"):
             shutil.copy(self.ca / "broker" / file, self.files / file)
         shutil.copy(self.ca / "root" / "root.crl", self.files / "revoked.crl")

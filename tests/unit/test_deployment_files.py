@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from dockerfiles import DOCKERFILES, ROOT, Stage, context, ignore_patterns, of, stages
 from msgspec import Struct
+from msgspec.structs import fields
 
 from coordinator.settings import CoordinatorSettings
 from device_agent.settings import AgentSettings
-from registrar.guard import PROGRAM as GUARD
-from registrar.settings import RegistrarSettings
+from registrar.settings import GuardSettings, RegistrarSettings
 from runtime.config import load_settings
 
 COMPOSE = (ROOT / "docker-compose.yml", *sorted((ROOT / "deploy").glob("*.compose.yml")))
@@ -135,16 +135,11 @@ def test_the_guard_shares_what_it_needs_with_the_broker_and_no_more() -> None:
         assert 'user: "1883:1883"' in found[name]
 
 
-def test_the_guard_understands_what_it_is_told() -> None:
-    told = re.findall(r"- (--[a-z-]+)=", services(ROOT / "docker-compose.yml")["guard"])
-    assert set(told) == {"--fleet", "--broker", "--identity", "--crl", "--root-crl", "--pid-file"}
-    assert set(told) <= {option.flag for option in GUARD.options}
-
-
 @pytest.mark.parametrize(
     ("settings", "file", "name"),
     [
         (CoordinatorSettings, "docker-compose.yml", "coordinator"),
+        (GuardSettings, "docker-compose.yml", "guard"),
         (RegistrarSettings, "deploy/registrar.compose.yml", "registrar"),
         (AgentSettings, "deploy/agent.compose.yml", "agent"),
     ],
@@ -153,6 +148,13 @@ def test_every_program_is_told_what_it_must_be_told(settings: type[Struct], file
     told = dict(re.findall(r"(FEDFLEET_[A-Z_]+): (\S+)", services(ROOT / file)[name]))
     told["FEDFLEET_FLEET"], told["FEDFLEET_BROKER__URLS"] = "plant", "mqtts://broker:8883"
     load_settings(settings, file=None, environment=told, overrides={})
+
+
+def test_the_guard_finds_the_brokers_files_where_it_looks_for_them() -> None:
+    guard = services(ROOT / "docker-compose.yml")["guard"]
+    looks = {one.name: one.default for one in fields(GuardSettings)}
+    assert f"./fleet/broker:{looks['crl'].parent}\n" in guard
+    assert f"./deploy/broker.pid:{looks['pid_file']}:ro\n" in guard
 
 
 def test_no_issuing_key_on_the_coordinators_host() -> None:
