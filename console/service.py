@@ -174,8 +174,9 @@ def hand_over_key(service: AgentService) -> None:
     if key.is_symlink():
         return
     try:
+        secret = key.read_bytes()
         kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(kept, key.read_bytes())
+        write_private(kept, secret)
         link = key.with_name(f".{key.name}.new")
         link.unlink(missing_ok=True)
         link.symlink_to(service.credential)
