@@ -20,6 +20,8 @@ from runtime.secret import SecretStr
 from runtime.tables import Problem, TableError, build, decode_own_types, is_secret, is_table, nearest
 
 PREFIX = "FEDFLEET_"
+CA_PREFIX = "FEDFLEET_CA_"
+"""What the environment says to `fedfleet ca`, beside which programs are started, too."""
 
 T = TypeVar("T", bound=Struct)
 
@@ -95,7 +97,7 @@ def load_settings(
     Args:
         cls: the program's settings.
         file: TOML, or None for none.
-        environment: all of it; names that do not start with `FEDFLEET_` are ignored.
+        environment: all of it; names that do not start with `FEDFLEET_`, or with `FEDFLEET_CA_`, are ignored.
         overrides: from the command line, by dotted key ("broker.urls"); None means not given.
 
     Raises:
@@ -157,7 +159,7 @@ def _from_environment(cls: type[Struct], environment: Mapping[str, str]) -> dict
     names = {PREFIX + key.upper().replace(".", "__"): key for key in known}
     files = {f"{name}_FILE": key for name, key in names.items() if is_secret(known[key])}
     given: dict[str, _Given] = {}
-    for name in sorted(variable for variable in environment if variable.startswith(PREFIX)):
+    for name in sorted(filter(_is_ours, environment)):
         if name in names:
             given[names[name]] = _Given(environment[name], f"environment: {name}", text=True)
         elif name not in files:
@@ -169,6 +171,10 @@ def _from_environment(cls: type[Struct], environment: Mapping[str, str]) -> dict
         else:
             given[files[name]] = _Given(_secret_file(name, Path(environment[name])), f"environment: {name}")
     return given
+
+
+def _is_ours(variable: str) -> bool:
+    return variable.startswith(PREFIX) and not variable.startswith(CA_PREFIX)
 
 
 def _secret_file(name: str, path: Path) -> str:

@@ -63,6 +63,12 @@ def test_text_of_the_environment_becomes_what_it_stands_for(tmp_path: Path) -> N
     assert settings.floors.corrupt_fraction == 0.25
 
 
+def test_what_the_environment_says_to_the_roots_commands_is_none_of_a_programs_settings(
+    tmp_path: Path,
+) -> None:
+    assert agent(tmp_path, environment={"FEDFLEET_CA_PASSPHRASE_FILE": "/run/passphrase"}).fleet == "demo"
+
+
 def test_a_path_in_the_file_starts_from_the_files_folder(tmp_path: Path) -> None:
     settings = agent(tmp_path, overrides={"state": Path("here")})
 
