@@ -1,7 +1,7 @@
 """What `systemctl` means, without systemd: starts what a unit says, and waits until it is ready.
 
-It reads templates and drop-ins, hands credentials over, makes runtime and state folders, and hears READY=1. It
-does not change users and locks nothing in: that is systemd's own.
+It reads templates and drop-ins, hands credentials over, makes runtime and state folders, and hears READY=1.
+It does not change users and locks nothing in: that is systemd's own.
 """
 
 import os

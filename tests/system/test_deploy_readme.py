@@ -1,7 +1,7 @@
-"""README's "Deploy to a fleet", and DEPLOYMENT.md: every command typed as it stands, on machines with nothing on them.
+"""README's "Deploy to a fleet", and DEPLOYMENT.md: every command as it stands, on empty machines.
 
-Real programs, a real Mosquitto with its own start, mutual TLS throughout, port 8883, the folders that the pages name.
-What people do between two commands (carry a file, write a plan, paste a token) is what this test does by itself.
+Real programs, Debian's own start of Mosquitto, mutual TLS on port 8883, the folders that the pages name. What
+people do between two commands (carry a file, write a plan, paste a token) is what this test does by itself.
 """
 
 import json
@@ -28,14 +28,14 @@ COORDINATOR = "var/lib/fedfleet-coordinator"
 AGENT = "var/lib/fedfleet-agent"
 
 NOT_TYPED = {
-    "apt-get install --yes git python3-pip python3-venv": "changes the machine: scripts/check-deployment does",
+    "apt-get install --yes git python3-pip python3-venv": "changes this machine: check-deployment does it",
     "git clone <this repository> /opt/fedfleet-source": "each machine finds the project's files there",
-    "/opt/fedfleet-source/scripts/install coordinator /opt/fedfleet": "downloads: scripts/check-deployment does",
+    "/opt/fedfleet-source/scripts/install coordinator /opt/fedfleet": "scripts/check-deployment does it",
     "ln -s /opt/fedfleet/bin/fedfleet /usr/local/bin/": "/usr/local is this machine's own: PATH says it",
-    "apt-get install --yes mosquitto": "changes the machine, which has one",
-    "docker compose up --detach": "needs a container engine: tests/unit/test_deployment_files.py reads the file",
+    "apt-get install --yes mosquitto": "it changes this machine, which has one",
+    "docker compose up --detach": "needs a container engine: tests/unit/test_deployment_files.py reads it",
 }
-"""Commands that are not run, and why. `systemctl` is: tests/stand_in_systemctl.py starts what the units say."""
+"""Commands that are not run, and why. `systemctl` is, by a stand-in that starts what the units say."""
 
 USER = "FEDFLEET_CA_PASSPHRASE_FILE"
 
@@ -109,6 +109,8 @@ def test_a_fleet_from_empty_machines(network: Network, tmp_path: Path) -> None:
         assert readme.is_done()
 
         enrol_by_hand(network.machine("pi-7"), authority, deployment)
+        server.type(deployment.next("server"))
+        authority.type(deployment.next("authority"))
         renew(authority, server, deployment)
         set_up_again(network, authority, server, deployment, part_b)
         put_the_registrar_back(authority, deployment)
@@ -138,7 +140,7 @@ def carry(file: str, giver: Machine, taker: Machine, to: str = "home") -> None:
 
 
 def prepare_containers(network: Network, authority: Machine, commands: str) -> None:
-    """Part B with containers, up to the engine: everything that the compose file mounts is there, and whose it says."""
+    """Part B with containers, up to the engine: what the compose file mounts is there, and whose."""
     machine = network.machine("server-docker")
     carry("server.tar", authority, machine)
     machine.type(commands)
