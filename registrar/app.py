@@ -48,6 +48,11 @@ RETRY = 10.0
 MAX_TURNED_BACK = 10.0
 """Seconds that a list waits for a clock that was turned back."""
 
+HELD = 120.0
+"""Seconds after which an ended session is ended once more, and then every day. A broker looks at revocation
+lists while TLS is set up, so it lets in who was through with that and had said nothing yet: with Mosquitto an
+idle connection for 90 s, one that sends its first packet byte by byte for longer."""
+
 MAX_PENDING = 256
 """Applicants waiting for an answer; who is not heard asks again."""
 
@@ -127,6 +132,7 @@ class Registrar:
         self._unsaid = False
         self._guard: BrokerStatus | None = None
         self._kick_after = clock.now()
+        self._again: dict[str, Seconds] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve the fleet until `stop` is set."""
@@ -197,6 +203,7 @@ class Registrar:
     async def _keep_the_list(self) -> None:
         """Signs when there is something new, and every day; says it, and sees it through at the broker."""
         version = 0
+        self._again = dict.fromkeys(self._thrown_out(), Seconds(self._clock.now() + HELD))
         while True:
             # At the start, too: the list that the broker holds comes first.
             await happens(self._news, POLL, self._clock)
@@ -208,6 +215,7 @@ class Registrar:
                 await self._publish()
             if self._clock.now() >= self._kick_after:
                 await self._see_through()
+            await self._end_once_more()
 
     def _outdated(self, *, changed: bool) -> bool:
         office, now = self._office, self._clock.unix()
@@ -270,6 +278,26 @@ class Registrar:
             _log.warning("not_kicked", device=device.name, cause=str(error))
             return
         self._office.store.mark_kicked([device.id], self._clock.unix())
+        self._again[device.name] = Seconds(self._clock.now() + HELD)
+
+    async def _end_once_more(self) -> None:
+        """One session a turn, so that thousands do not keep a new revocation waiting; see `HELD`."""
+        now = self._clock.now()
+        due = next((name for name, at in self._again.items() if at <= now), None)
+        if due is None or not self._transport.connected:
+            return
+        del self._again[due]
+        if due not in self._thrown_out():
+            return
+        self._again[due] = Seconds(now + DAY)
+        try:
+            await self._kick(due)
+        except TransportError as error:
+            self._again[due] = Seconds(now + RETRY)
+            _log.warning("not_kicked", device=due, cause=str(error))
+
+    def _thrown_out(self) -> list[str]:
+        return self._office.store.thrown_out(self._clock.unix())
 
     async def _guarded(self) -> bool:
         """Waits a moment for the guard's word that the broker goes by the newest list."""

@@ -245,6 +245,18 @@ class RegistrarStore:
         )
         return [DeviceRecord(*row) for row in self._connection.execute(query)]
 
+    def thrown_out(self, now: UnixTime) -> list[str]:
+        """Names of revoked devices of which all has been done, but whose certificate has not expired.
+
+        Not those that another device stands under: whoever had the name before loses to it at the broker.
+        """
+        query = (
+            "SELECT DISTINCT name FROM devices AS gone JOIN certificates ON certificates.device = gone.id "
+            "WHERE kicked NOT NULL AND not_after >= ? AND NOT EXISTS "
+            "(SELECT 1 FROM devices WHERE devices.name = gone.name AND devices.revoked IS NULL) ORDER BY name"
+        )
+        return [name for (name,) in self._connection.execute(query, (now,))]
+
     def mark_listed(self, devices: list[int], now: UnixTime) -> None:
         """The broker has the list that names them."""
         self._mark("UPDATE devices SET listed = ? WHERE id = ? AND listed IS NULL", devices, now)

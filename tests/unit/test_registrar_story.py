@@ -33,7 +33,7 @@ from protocol.ids import UnixTime
 from protocol.revocations import RevocationList
 from protocol.status import BrokerStatus, decode_status
 from protocol.topics import Topics
-from registrar.app import CRL_FILE, Registrar
+from registrar.app import CRL_FILE, HELD, Registrar
 from registrar.guard import Guard
 from runtime.entropy import SeededEntropy
 from runtime.identity import Identity, load_identity, write_identity
@@ -250,6 +250,38 @@ async def test_a_guard_that_comes_back_catches_up(story: Story) -> None:
     assert story.in_force == [4]
     assert story.kicked == ["d1", "d1"]
     assert story.registry.store.unfinished() == []
+
+
+async def test_a_session_that_begins_late_is_ended_once_more_and_every_day(story: Story) -> None:
+    """On a connection whose TLS was set up before the revocation the broker still lets the device in."""
+    await story.start_registrar()
+    await story.start_guard()
+    await story.join("d1")
+    story.revoke("d1")
+    await story.clock.pass_time(1.5)
+    assert story.kicked == ["d1"]
+    await story.clock.pass_time(HELD + 1)
+    assert story.kicked == ["d1", "d1"]
+    await story.clock.jump(DAY)
+    assert story.kicked == ["d1", "d1", "d1"]
+
+
+async def test_a_registrar_that_starts_ends_old_sessions_once_more(story: Story) -> None:
+    await story.start_registrar()
+    for name in ("d1", "d2"):
+        await story.join(name)
+        story.revoke(name)
+    await story.clock.pass_time(1.5)
+    story.registry.enrolled("d2", 9, story.clock.unix())
+    await story.stop_last()
+    story.kicked.clear()
+    story.bus = story.broker.connect("registrar")
+    story.kicks_fail = True
+    await story.start_registrar()
+    await story.clock.pass_time(HELD + 1)
+    story.kicks_fail = False
+    await story.clock.pass_time(11)
+    assert story.kicked == ["d1"]  # somebody else is called d2 now
 
 
 async def test_a_kick_that_fails_is_tried_again(story: Story) -> None:
