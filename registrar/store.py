@@ -21,6 +21,10 @@ STORE_FILE = "registrar.sqlite"
 # Another program's transaction takes milliseconds; a disk may stall.
 _PATIENCE = 10.0
 
+EXPIRED_FOR = 3600.0
+"""Seconds for which an expired certificate stays listed: others tolerate five minutes of skew, and their
+clocks may be as much behind ours."""
+
 # "flwr" in ASCII; tells our files from those of other programs.
 _APPLICATION_ID = 0x666C7772
 _SCHEMA = "001_registrar.sql"
@@ -225,7 +229,7 @@ class RegistrarStore:
             self._connection.execute(
                 "INSERT OR IGNORE INTO revocations SELECT serial, ?, not_after FROM certificates "
                 "WHERE device = ? AND not_after >= ?",
-                (now, device, now),
+                (now, device, now - EXPIRED_FOR),
             )
 
     def add_revocation(self, serial: int, revoked: UnixTime, not_after: UnixTime) -> None:
@@ -234,9 +238,10 @@ class RegistrarStore:
         self._connection.execute("INSERT OR IGNORE INTO revocations VALUES (?, ?, ?)", row)
 
     def revocations(self, now: UnixTime) -> dict[int, UnixTime]:
-        """When each serial was taken back, of certificates that have not expired."""
+        """When each serial was taken back, of certificates that have not expired for everybody."""
         query = "SELECT serial, revoked FROM revocations WHERE not_after >= ?"
-        return {int(serial, 16): UnixTime(at) for serial, at in self._connection.execute(query, (now,))}
+        rows = self._connection.execute(query, (now - EXPIRED_FOR,))
+        return {int(serial, 16): UnixTime(at) for serial, at in rows}
 
     def unfinished(self) -> list[DeviceRecord]:
         """Revoked devices that may still be, or come, into a broker: without a guard's word nobody knows."""

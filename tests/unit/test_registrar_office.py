@@ -273,6 +273,20 @@ def test_a_revoked_device_is_listed_with_all_its_certificates_until_they_expire(
     assert listed(later + YEAR + DAY) == frozenset()
 
 
+@pytest.mark.parametrize("revoked_at", [NOW + 100, NOW + YEAR + 100], ids=["in its dates", "just expired"])
+def test_a_revoked_device_does_not_count_again_when_its_certificate_has_just_expired(
+    registry: Registry, revoked_at: float
+) -> None:
+    """Others tolerate five minutes of skew, and so go by a list that names it for as long."""
+    device = registry.enrolled("d1", 1)
+    registry.store.revoke(registry.store.devices()[0].id, UnixTime(revoked_at), "stolen")
+    after = UnixTime(NOW + YEAR + 200)
+    trust = FleetTrust(device.root)
+    trust.heed(registry.office.sign_list(after).message)
+    with pytest.raises(CertificateError, match="was revoked"):
+        trust.verify(device.certificate, role=Role.DEVICE, now=after)
+
+
 def test_lists_are_numbered_and_good_for_a_week(registry: Registry) -> None:
     signed = [registry.office.sign_list(UnixTime(NOW + second)) for second in range(3)]
     assert [one.sequence for one in signed] == [2, 3, 4]
