@@ -5,6 +5,7 @@ What is in the identity folder tells how far it got, so that it can be done agai
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from protocol.enrolment import (
     check_enrolled,
     write_csr,
 )
-from protocol.errors import FedfleetError, PeerError
+from protocol.errors import FedfleetError, PeerError, RequestError
 from protocol.frames import open_registrar_frame, seal_frame
 from protocol.ids import UnixTime
+from protocol.messages import encode
 from protocol.revocations import encode_revocations, read_revocations
 from protocol.topics import Topics
 from runtime.clock import Clock
@@ -83,9 +85,14 @@ class Applying:
         return Topics(self.trust.fleet)
 
     @property
+    def message(self) -> EnrolmentRequest:
+        """What it asks, the same each time."""
+        return EnrolmentRequest(write_csr(self.name, self.key))
+
+    @property
     def request(self) -> bytes:
         """The frame to publish."""
-        return seal_frame(self.identity, EnrolmentRequest(write_csr(self.name, self.key)))
+        return seal_frame(self.identity, self.message)
 
     def read(self, payload: bytes, now: UnixTime) -> Enrolled:
         """An answer that is ours.
@@ -96,6 +103,8 @@ class Applying:
         """
         answer = open_registrar_frame(payload, self.trust, now).message
         if isinstance(answer, EnrolmentRefused):
+            if answer.request != hashlib.sha256(encode(self.message)).digest():
+                raise RequestError("a refusal of another request")
             raise JoinError(f"the registrar refused: {answer.reason}")
         key = self.key.public_key().public_bytes_raw()
         check_enrolled(answer, self.trust, name=self.name, public_key=key, now=now)

@@ -28,6 +28,7 @@ from device_agent.join import (
 from device_agent.renewal import Renewal, keep_renewed
 from protocol.certificates import FleetTrust, Role
 from protocol.enrolment import CLAIM, Claim, Enrolled, EnrolmentRefused, EnrolmentRequest, write_csr
+from protocol.errors import RequestError
 from protocol.frames import seal_frame
 from protocol.ids import UnixTime
 from protocol.revocations import RevocationList
@@ -193,6 +194,22 @@ async def test_a_refusal_is_told_at_once(story: Story) -> None:
     await story.clock.pass_time(3)
     with pytest.raises(JoinError, match="for a device called pump-3"):
         await refused
+
+
+async def test_a_refusal_of_another_request_refuses_nothing(story: Story) -> None:
+    """Of an earlier try with the same token under another name; it came late, or somebody says it again."""
+    claim = story.token("pump-3")
+    await story.start_registrar()
+    said = list[bytes]()
+    async with story.broker.connect("listener") as listener:
+        await listener.subscribe(TOPICS.enrolment_answer(claim.id), lambda late: said.append(late.payload))
+        early = story.joining(claim, "d1")
+        await story.clock.pass_time(3)
+    with pytest.raises(JoinError):
+        await early
+    applying = apply(claim, "pump-3", story.folder / "pump-3", story.entropy)
+    with pytest.raises(RequestError, match="of another request"):
+        applying.read(said[0], story.clock.unix())
 
 
 async def test_a_revocation_is_seen_through(story: Story) -> None:
