@@ -133,8 +133,8 @@ class FleetTrust:
         if known is not None and known.message == message:
             return False
         offered = read_revocations(message, self._root)
-        if known is not None and offered.sequence <= known.sequence:
-            raise CertificateError(f"revocation list {offered.sequence} came after list {known.sequence}")
+        if known is not None:
+            _check_newer(offered, known)
         self.revocations, self._registrar = offered, offered.registrar
         return True
 
@@ -248,3 +248,13 @@ class FleetTrust:
         """Whose signature to expect: the registrar's by its name, else the root's."""
         known = self._registrar
         return known if known is not None and parsed.issuer == known.certificate.subject else None
+
+
+def _check_newer(offered: RevocationList, known: RevocationList) -> None:
+    """Numbers compare the lists of one registrar; of two, the one counts that the root has signed later."""
+    # Or a stolen one could go on with numbers that no other reaches.
+    if offered.registrar.key != known.registrar.key:
+        if offered.registrar.not_before <= known.registrar.not_before:
+            raise CertificateError(f"the list is by {offered.registrar.name}, a registrar of the past")
+    elif offered.sequence <= known.sequence:
+        raise CertificateError(f"revocation list {offered.sequence} came after list {known.sequence}")

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from broker.transport import Delivery, Transport
+from protocol.certificate_profile import key_of
 from protocol.certificates import FleetTrust, Role
 from protocol.errors import FedfleetError, PeerError
 from protocol.revocations import RevocationList
@@ -69,7 +70,7 @@ async def run(settings: GuardSettings) -> None:
         signal_broker(settings.pid_file)
 
     guard = Guard(
-        trust, topics, transport, clock, put_in_force=put_in_force, number=number_on_disk(settings.crl)
+        trust, topics, transport, clock, put_in_force=put_in_force, on_disk=list_on_disk(settings.crl)
     )
     async with watched(transport, clock, os.environ):
         await run_until(stop, guard.run(stop), clock)
@@ -84,7 +85,7 @@ class Guard:
         transport: the bus.
         clock: time.
         put_in_force: has the broker go by a list; raises OSError or GuardError.
-        number: of the list that the broker goes by already; older ones are not taken.
+        on_disk: the list that the broker goes by already; older ones of its registrar are not taken.
 
     Attributes:
         refused: messages that were no newer revocation list.
@@ -98,7 +99,7 @@ class Guard:
         clock: Clock,
         *,
         put_in_force: Callable[[RevocationList], None],
-        number: int = 0,
+        on_disk: x509.CertificateRevocationList | None = None,
     ) -> None:
         self.refused = 0
         self._trust = trust
@@ -107,7 +108,8 @@ class Guard:
         self._board = StatusBoard(transport)
         self._put_in_force = put_in_force
         self._clock = clock
-        self._number = number
+        self._on_disk = on_disk
+        self._number = 0 if on_disk is None else number_of(on_disk)
         self._news = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -137,7 +139,7 @@ class Guard:
             await self._news.wait()
             self._news.clear()
             known = self._trust.revocations
-            if known is None or known.sequence < self._number:
+            if known is None or self._is_old(known):
                 self._show("online", f"the published list is older than list {self._number}")
                 continue
             try:
@@ -148,9 +150,18 @@ class Guard:
                 if not await happens(self._news, RETRY, self._clock):
                     self._news.set()
                 continue
-            self._number = known.sequence
+            self._on_disk, self._number = x509.load_der_x509_crl(known.crl), known.sequence
             _log.info("in_force", revocations=known.sequence)
             self._show("online")
+
+    def _is_old(self, known: RevocationList) -> bool:
+        """Numbers compare the lists of one registrar."""
+        before = self._on_disk
+        return (
+            before is not None
+            and before.is_signature_valid(key_of(known.registrar.certificate))
+            and known.sequence < self._number
+        )
 
     def _show(self, state: BrokerState, why: str = "") -> None:
         self._board.show(self._topics.broker_status, BrokerStatus(state, self._number, why))
@@ -200,21 +211,26 @@ def signal_broker(pid_file: Path) -> None:
         raise GuardError("the broker's pid file names no process; is the broker running?") from None
 
 
-def number_on_disk(file: Path) -> int:
-    """Number of the registrar's list in the broker's file; 0 if there is none.
+def list_on_disk(file: Path) -> x509.CertificateRevocationList | None:
+    """The registrar's list in the broker's file, if there is one.
 
     Raises:
         GuardError: the file holds something else.
     """
     if not file.exists():
-        return 0
+        return None
     try:
         crl = x509.load_pem_x509_crl(file.read_bytes())
-        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        number_of(crl)
     except (OSError, ValueError, x509.ExtensionNotFound) as error:
         raise GuardError(f"{file} is no file of revocation lists; copy root.crl there") from error
     # Before the first list of the registrar it is the root's alone, which has no common name.
-    return number if crl.issuer.get_attributes_for_oid(NameOID.COMMON_NAME) else 0
+    return crl if crl.issuer.get_attributes_for_oid(NameOID.COMMON_NAME) else None
+
+
+def number_of(crl: x509.CertificateRevocationList) -> int:
+    """Its number; raises ExtensionNotFound."""
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 async def serve(settings: GuardSettings) -> None:

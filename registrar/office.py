@@ -258,13 +258,15 @@ class Office:
             CertificateError: it is not a list of this fleet.
         """
         found = read_revocations(message, self._root)
+        if found.registrar.key != self._own.key:
+            # One of the past counts no more, whatever its number: ours is said again.
+            return found.registrar.not_before < self._own.not_before
         with self.store.transaction():
             newest = self.store.newest_list()
             if newest and (found.sequence < newest.sequence or found.message == newest.message):
                 return False
-            if found.registrar.key == self._own.key:
-                for serial in found.serials:
-                    self.store.add_revocation(serial, now, self._own.not_after)
+            for serial in found.serials:
+                self.store.add_revocation(serial, now, self._own.not_after)
             signed = newest.signed if newest else UnixTime(0.0)
             self.store.keep_list(SignedList(found.sequence, signed, found.message))
         return True

@@ -16,8 +16,8 @@ from protocol.certificates import FleetTrust, Role
 from protocol.enrolment import Enrolled, EnrolmentRefused, check_enrolled, write_csr
 from protocol.errors import CertificateError, FrameError, RequestError
 from protocol.ids import UnixTime
-from protocol.revocations import read_revocations
-from registrar.authority import YEAR
+from protocol.revocations import MAX_SEQUENCE, encode_revocations, read_revocations
+from registrar.authority import YEAR, FleetAuthority
 from registrar.office import Terms
 from registrar.store import RegistrarStore, StoreError
 
@@ -321,6 +321,20 @@ def test_a_list_of_strangers_teaches_nothing(registry: Registry, tmp_path: Path)
         registry.office.learn(stranger.office.current_list.message, NOW)
     with pytest.raises(CertificateError):
         registry.office.learn(b"nothing", NOW)
+
+
+def test_a_registrar_goes_on_beside_the_lists_of_a_stolen_one(registry: Registry, tmp_path: Path) -> None:
+    """Whose numbers are not its own to go beyond."""
+    thief = FleetAuthority.of_registrar(registry.identity, NOW, registry.entropy)
+    last = thief.revocation_list(MAX_SEQUENCE - 1, {}, UnixTime(NOW + DAY)).public_bytes(Encoding.DER)
+    stolen = encode_revocations(registry.identity.certificate, last)
+    later = FleetAuthority(registry.root.root, registry.root._key, UnixTime(NOW + DAY), registry.entropy)
+    new = registry.reopened(
+        later.issue("registrar-2", Role.REGISTRAR), RegistrarStore(tmp_path / "second"), NOW + DAY
+    )
+    assert new.learn(stolen, UnixTime(NOW + DAY))
+    assert new.sign_list(UnixTime(NOW + DAY + 1)).sequence == 2
+    assert not registry.office.learn(new.current_list.message, UnixTime(NOW + DAY))
 
 
 def test_an_expired_registrar_signs_nothing(registry: Registry) -> None:

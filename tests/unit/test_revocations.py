@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from protocol.certificates import FleetTrust
 from protocol.errors import CertificateError, MisuseError
 from protocol.ids import UnixTime
-from protocol.revocations import encode_revocations
+from protocol.revocations import MAX_SEQUENCE, encode_revocations
 from protocol.roles import Role, fits
 from registrar.authority import YEAR, FleetAuthority
 from runtime.identity import Identity
@@ -102,6 +102,20 @@ def test_an_older_list_is_noticed_and_the_same_one_is_no_news() -> None:
     assert "list 1 came after list 2" in unheeded(trust, message(1))
     assert "list 2 came after list 2" in unheeded(trust, message(2, revoked={7: NOW}))
     assert trust.sequence == 2
+
+
+def test_a_stolen_registrar_is_outdone_by_one_that_the_root_signs_later() -> None:
+    """Whatever number it has gone to; the root decides who the registrar is."""
+    thief = trusting(message(MAX_SEQUENCE - 1))
+    later = FleetAuthority(ROOT.root, ROOT._key, UnixTime(NOW + DAY), ENTROPY)
+    second = registrar(identity=later.issue("registrar-2", Role.REGISTRAR))
+    assert thief.heed(message(1, by=second))
+    assert thief.sequence == 1
+    assert "registrar, a registrar of the past" in unheeded(thief, message(7))
+    anew = second.issue("pi-1", Role.DEVICE)
+    assert thief.verify(anew.certificate, role=Role.DEVICE, now=UnixTime(NOW + DAY)).subject == "pi-1"
+    with pytest.raises(CertificateError):
+        thief.verify(DEVICE.certificate, role=Role.DEVICE, now=UnixTime(NOW + DAY))
 
 
 def test_the_root_counts_without_a_list() -> None:
