@@ -208,13 +208,11 @@ class FleetTrust:
             CertificateError: naming the cause.
         """
         digest = hashlib.sha256(der).digest()
-        certificate = self._verified.get(digest)
-        if certificate is None:
-            certificate = self._read(der, digest)
-            self._verified[digest] = certificate
-            if len(self._verified) > MAX_REMEMBERED:
-                self._verified.popitem(last=False)
-        self._verified.move_to_end(digest)
+        # Another thread may read, too, and forget this one: nothing relies on what was there a line before.
+        certificate = self._verified.pop(digest, None) or self._read(der, digest)
+        self._verified[digest] = certificate
+        if len(self._verified) > MAX_REMEMBERED:
+            self._verified.popitem(last=False)
         return certificate
 
     def _read(self, der: bytes, digest: bytes) -> Certificate:

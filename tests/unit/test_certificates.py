@@ -1,5 +1,7 @@
 import datetime as dt
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -209,3 +211,18 @@ def test_only_a_root_can_be_pinned() -> None:
     )
     with pytest.raises(CertificateError, match="is not an authority's"):
         FleetTrust(lone.write())
+
+
+def test_two_threads_may_read_certificates_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop reads frames while a thread checks a cohort, and what one remembers the other may forget."""
+    monkeypatch.setattr(certificates, "MAX_REMEMBERED", 2)
+    ders = [AUTHORITY.issue(f"d{number}", Role.DEVICE).certificate for number in range(3)]
+    trust = FleetTrust(ROOT)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            reads = threads.map(lambda number: trust.read(ders[number % 3]).subject, range(3_000))
+            assert set(reads) == {"d0", "d1", "d2"}
+    finally:
+        sys.setswitchinterval(before)
