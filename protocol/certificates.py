@@ -115,9 +115,7 @@ class FleetTrust:
         return self.revocations.sequence if self.revocations else 0
 
     def heed(self, message: bytes) -> bool:
-        """Take note of a revocation list; its dates are judged whenever something depends on it.
-
-        A device without a clock of its own may hear the list before it has the time.
+        """Read a revocation list and take note of it; a long one takes tens of milliseconds.
 
         Args:
             message: as it was published.
@@ -126,14 +124,34 @@ class FleetTrust:
             Whether it is newer than the one before.
 
         Raises:
-            CertificateError: it is not by a registrar of this fleet, older than the one before, or another of
-                the same number.
+            CertificateError: as `read_list` and `take_list`.
+        """
+        return self.take_list(self.read_list(message))
+
+    def read_list(self, message: bytes) -> RevocationList:
+        """Verify a revocation list. Nothing changes, so a thread may do it.
+
+        Raises:
+            CertificateError: it is not by a registrar of this fleet.
         """
         known = self.revocations
-        if known is not None and known.message == message:
-            return False
-        offered = read_revocations(message, self._root)
+        return known if known and known.message == message else read_revocations(message, self._root)
+
+    def take_list(self, offered: RevocationList) -> bool:
+        """Go by a list that was read; its dates are judged whenever something depends on it.
+
+        A device without a clock of its own may hear the list before it has the time.
+
+        Returns:
+            Whether it is newer than the one before.
+
+        Raises:
+            CertificateError: it is older than the one before, or another of the same number.
+        """
+        known = self.revocations
         if known is not None:
+            if known.message == offered.message:
+                return False
             _check_newer(offered, known)
         self.revocations, self._registrar = offered, offered.registrar
         return True

@@ -137,7 +137,7 @@ def _read(der: bytes, registrar: Registrar, data: bytes) -> RevocationList:
     if crl.issuer != registrar.certificate.subject:
         raise CertificateError("the revocation list is not of the registrar that it comes with")
     try:
-        key_of(registrar.certificate).verify(crl.signature, crl.tbs_certlist_bytes)
+        key_of(registrar.certificate).verify(crl.signature, _signed_part(der))
     except InvalidSignature:
         raise CertificateError("the revocation list's signature is not the registrar's") from None
     try:
@@ -157,6 +157,23 @@ def _read(der: bytes, registrar: Registrar, data: bytes) -> RevocationList:
         crl=der,
         message=bytes(data),
     )
+
+
+def _signed_part(der: bytes) -> bytes:
+    """What a CRL's signature covers, of one that was parsed: the first element of the outermost sequence.
+
+    The library would write it anew, entry by entry, and hold the interpreter's lock for as long.
+    """
+    start = _content(der, 0)[0]
+    return der[start : _content(der, start)[1]]
+
+
+def _content(der: bytes, at: int) -> tuple[int, int]:
+    """Start and end of the content of the element at `at` (X.690, section 8.1)."""
+    first = der[at + 1]
+    start = at + 2 + (first & 0x7F if first & 0x80 else 0)
+    size = int.from_bytes(der[at + 2 : start]) if first & 0x80 else first
+    return start, start + size
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,7 +1,8 @@
 """The newest revocation list: heard on the bus, kept on disk, told to whoever must act on it."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -9,10 +10,17 @@ import structlog
 from broker.transport import Delivery
 from protocol.certificates import FleetTrust
 from protocol.errors import PeerError
+from protocol.revocations import RevocationList
 from runtime.clock import Clock
 from runtime.files import write_synced
 
 FILE = "revocations"
+
+SHORT = 65_536
+"""Bytes of a list that is read at once, in two milliseconds: 1,600 entries."""
+
+MAX_WAITING = 8
+"""Lists that wait to be read: a megabyte each; a registrar publishes one a second at most."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +44,8 @@ class RevocationKeeper:
         self._trust = trust
         self._clock = clock
         self._file = folder / FILE
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._writing: asyncio.Task[None] | None = None
         self.on_newer: Callable[[], None] = lambda: None
 
@@ -50,15 +60,37 @@ class RevocationKeeper:
                 _log.warning("list_not_recalled", file=str(file), cause=str(error))
 
     def message_arrived(self, delivery: Delivery) -> None:
-        """What was published as the registrar's list."""
+        """What was published as the registrar's list. A short one is in force when this returns."""
+        if not self._waiting and len(delivery.payload) <= SHORT:
+            with self._refusing(delivery):
+                self._take(self._trust.read_list(delivery.payload))
+        elif self._waiting < MAX_WAITING:
+            self._waiting += 1
+            self._reading = asyncio.create_task(self._read(delivery, self._reading))
+        else:
+            _log.warning("refused", topic=delivery.topic, cause="too many revocation lists at once")
+
+    async def _read(self, delivery: Delivery, before: asyncio.Task[None] | None) -> None:
+        """In a thread, as a long list would stop the loop for tens of milliseconds; one after the other."""
+        if before is not None:
+            await before
         try:
-            newer = self._trust.heed(delivery.payload)
+            with self._refusing(delivery):
+                self._take(await asyncio.to_thread(self._trust.read_list, delivery.payload))
+        finally:
+            self._waiting -= 1
+
+    @contextlib.contextmanager
+    def _refusing(self, delivery: Delivery) -> Iterator[None]:
+        try:
+            yield
         except PeerError as error:
             _log.warning("refused", topic=delivery.topic, error=type(error).__name__, cause=str(error))
-            return
-        if newer:
-            _log.info("revocation_list", number=self._trust.sequence)
-            self._writing = asyncio.create_task(self._write(delivery.payload, self._writing))
+
+    def _take(self, offered: RevocationList) -> None:
+        if self._trust.take_list(offered):
+            _log.info("revocation_list", number=offered.sequence)
+            self._writing = asyncio.create_task(self._write(offered.message, self._writing))
             self.on_newer()
 
     async def _write(self, message: bytes, before: asyncio.Task[None] | None) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hand_clock import HandClock
 from msgspec.structs import replace
 from virtual_fleet import NOW, VirtualFleet
@@ -13,7 +14,8 @@ from protocol.certificates import FleetTrust
 from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Cohort, Decline, SealedShares
 from protocol.phases import Phase
-from runtime.revocations import RevocationKeeper
+from protocol.revocations import encode_revocations
+from runtime.revocations import SHORT, RevocationKeeper
 
 D1 = DeviceId("d001")
 
@@ -154,3 +156,31 @@ async def test_a_program_remembers_the_list_and_notices_an_older_one(tmp_path: P
     restarted = FleetTrust(fleet.coordinator_identity.root)
     RevocationKeeper(restarted, WallClock(), tmp_path / "state").recall([tmp_path / "nowhere"])
     assert restarted.sequence == 2
+
+
+async def test_a_long_list_does_not_stop_the_loop(tmp_path: Path) -> None:
+    """It is read in a thread; what comes behind it keeps its place, and not too much of it waits."""
+    fleet = VirtualFleet(3, registered=True)
+    own = fleet.registrar.certificate.public_bytes(Encoding.DER)
+
+    def listing(sequence: int, entries: int) -> bytes:
+        revoked = {2**100 + serial: NOW for serial in range(entries)}
+        crl = fleet.registrar.revocation_list(sequence, revoked, UnixTime(NOW + 1000))
+        return encode_revocations(own, crl.public_bytes(Encoding.DER))
+
+    news: list[int] = []
+    trust = FleetTrust(fleet.coordinator_identity.root)
+    keeper = RevocationKeeper(trust, WallClock(), tmp_path / "state")
+    keeper.on_newer = lambda: news.append(trust.sequence)
+    long, longer = listing(1, 3000), listing(2, 3001)
+    assert len(long) > SHORT
+    for message in (long, longer, *[long] * 20, listing(3, 1)):
+        keeper.message_arrived(Delivery("t", message, retained=True))
+    assert news == []
+    assert keeper._reading is not None
+    await keeper._reading
+    assert news == [1, 2]
+    keeper.message_arrived(Delivery("t", listing(3, 1), retained=True))
+    assert news == [1, 2, 3]
+    assert keeper._writing is not None
+    await keeper._writing
