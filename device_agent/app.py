@@ -21,10 +21,11 @@ from protocol.certificates import Role
 from protocol.device_checks import DeviceContext, check_generation, check_order
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
-from protocol.ids import DeviceId, Seconds
-from protocol.messages import FromCoordinator, Manifest, Offer
+from protocol.ids import DeviceId, Order, Seconds
+from protocol.messages import Decline, FromCoordinator, Manifest, Offer
 from protocol.status import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, decode_status
 from protocol.topics import Topics
+from protocol.transcript import begin
 from runtime.bus import connect_mqtt
 from runtime.clock import Clock, SystemClock, happens
 from runtime.compute import Computer
@@ -124,6 +125,7 @@ class Agent:
         self._coordinator: tuple[CoordinatorState, int] = ("offline", 0)
         self._newest = equipment.memory.seen
         self._last_reason = ""
+        self._saying: set[asyncio.Task[None]] = set()
         self.refused = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -211,9 +213,23 @@ class Agent:
             current.told(frame)
         elif isinstance(message, Manifest):
             check_generation(message.order, frame.signer)
+            if message.order == self._newest:
+                self._sit_out(message.order, begin(frame.body))
+                return
             check_order(message.order, self._newest)
             self._newest = message.order
             self._invited(Opened(frame.signer, message, frame.body, frame.frame, frame.signature))
+
+    def _sit_out(self, order: Order, transcript: bytes) -> None:
+        """Invited again to a round that it was in and is in no more: nobody need wait for it."""
+        decline = seal_frame(self._with.identity, Decline(order, transcript, "it is in this round no more"))
+        task = asyncio.create_task(self._say(decline))
+        self._saying.add(task)
+        task.add_done_callback(self._saying.discard)
+
+    async def _say(self, frame: bytes) -> None:
+        with contextlib.suppress(TransportError):  # the invitation comes again
+            await self._with.transport.publish(self._with.topics.outbox(self._with.device), frame)
 
     def _invited(self, invitation: Opened[Manifest]) -> None:
         """A newer round ends an older one: the coordinator has gone on without telling."""
