@@ -6,6 +6,7 @@ overwhelming probability, and 16 bits are enough (Kairouz, Liu, Steinke 2021, ar
 part of the coordinates can stand for all of them: a sketch.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.clipping import clamp, clip_l2
-from privacy.errors import QuantizationError
+from privacy.errors import NotFiniteError, QuantizationError
 from privacy.quantization import Integers, RandomBytes, dequantize, quantize, scale_for
 from privacy.rotation import rotate, sign_bytes, unrotate
 from privacy.rounding import round_within, squared_sensitivity
@@ -164,7 +165,9 @@ class RotatedBlock:
         start, signs = self._choices()
         rotated = update.astype(np.float32)
         rotate(rotated, signs)
-        rotated, _ = clip_l2(rotated, self.clip * (1 - _FLOAT32_ROUNDING))
+        # What a clip near the end of float32 lets grow beyond it, `round_within` makes zeros of.
+        with contextlib.suppress(NotFiniteError):
+            rotated, _ = clip_l2(rotated, self.clip * (1 - _FLOAT32_ROUNDING))
         window = np.roll(rotated, -start)[: self.kept] if self.kept < self.size else rotated
         return round_within(window, weight * self.scale, self.norm_squared, random_bytes), 0.0
 
