@@ -55,7 +55,7 @@ class Unit:
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment |= dict(self._environment())
         for folder in self.settings("StateDirectory"):
-            (Path("/var/lib") / folder).mkdir(mode=0o700, exist_ok=True)
+            self._own(Path("/var/lib") / folder)
         for credential in self.settings("LoadCredential"):
             name, _, source = credential.partition(":")
             place = RUN / "credentials" / f"{self.name}.service"
@@ -71,6 +71,15 @@ class Unit:
             place.chmod(0o777)  # the broker gives its rights up
             ears.settimeout(0.2)
             self._launch(environment | {"NOTIFY_SOCKET": str(place)}, ears)
+
+    def _own(self, folder: Path) -> None:
+        """A folder of its state; it moves when systemd makes its user up: DynamicUser= in systemd.exec(5)."""
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self.settings("DynamicUser")[-1:] == ["yes"] and not folder.is_symlink():
+            private = folder.parent / "private"
+            private.mkdir(mode=0o700, exist_ok=True)
+            folder.rename(private / folder.name)
+            folder.symlink_to(Path("private") / folder.name)
 
     def _environment(self) -> Iterator[tuple[str, str]]:
         files = [Path(one).read_text().split() for one in self.settings("EnvironmentFile")]
@@ -128,6 +137,8 @@ def main(words: list[str]) -> None:
     match words:
         case ["enable", "--now", *names] | ["start", *names]:
             steps = [Unit.start]
+        case ["daemon-reload"]:
+            return
         case ["reload", *names]:
             steps = [Unit.reload]
         case ["restart", *names]:

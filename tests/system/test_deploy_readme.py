@@ -102,6 +102,7 @@ def test_a_fleet_from_empty_machines(network: Network, tmp_path: Path) -> None:
 
         thrown_out = network.machine("pi-6")
         told = authority.type(readme.next("authority"))
+        assert "pi-6: the broker goes by it" in told
         assert "pi-6: its session has ended" in told
         rounds = len(survivors(server))
         until(lambda: survivors(server)[rounds:][-1:] == [5], server)
