@@ -5,7 +5,7 @@ a client only what its certificate calls it. The rules keep strangers out and de
 protocol relies on them: what counts is signed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from broker.routing import matches
@@ -15,6 +15,12 @@ from protocol.topics import Topics
 
 ALWAYS = (Role.COORDINATOR, Role.REGISTRAR, Role.WATCH, Role.GUARD, Role.CLAIM, Role.BROKER)
 """Roles whose word alone is a name with rules of its own, whoever else there is."""
+
+SHARDS = ("main",)
+"""Where uploads go unless a coordinator's settings say otherwise."""
+
+PROBE_SHARD = "probe"
+"""Where none go: `fedfleet doctor` tries a device's rules there."""
 
 _ANY = DeviceId("+")
 
@@ -41,16 +47,18 @@ def role_called(name: str) -> Role:
     return next((role for role in Role if role is not Role.DEVICE and fits(name, role)), Role.DEVICE)
 
 
-def access_of(topics: Topics, name: str) -> Access:
+def access_of(topics: Topics, name: str, shards: Sequence[str] = SHARDS) -> Access:
     """The rules for one client.
 
     Args:
         topics: of its fleet.
         name: the common name of its certificate.
+        shards: where devices may upload to, the coordinators' `shard` settings. Any at all would be a place
+            for as many retained messages as somebody likes.
     """
     role = role_called(name)
     if role is Role.DEVICE:
-        return own_access(topics, name) | public_access(topics) | probe_access(topics, name)
+        return own_access(topics, name, shards) | public_access(topics) | probe_access(topics, name)
     return _roles(topics)[role] | probe_access(topics, name)
 
 
@@ -59,14 +67,14 @@ def probe_access(topics: Topics, name: str) -> Access:
     return Access(publish=(topics.probe(name),), subscribe=(topics.probe(name),))
 
 
-def own_access(topics: Topics, name: str) -> Access:
+def own_access(topics: Topics, name: str, shards: Sequence[str] = SHARDS) -> Access:
     """What a device may do because it has this name."""
     device = DeviceId(name)
     return Access(
         publish=(
             topics.offer(device),
             topics.outbox(device),
-            topics.upload("+", device),
+            *(topics.upload(shard, device) for shard in (*shards, PROBE_SHARD)),
             topics.device_status(device),
             topics.enrolment_request(name),
         ),
@@ -121,7 +129,7 @@ def _roles(topics: Topics) -> dict[Role, Access]:
     }
 
 
-def mosquitto_rules(topics: Topics, names: tuple[str, ...] = ()) -> str:
+def mosquitto_rules(topics: Topics, names: tuple[str, ...] = (), shards: Sequence[str] = SHARDS) -> str:
     """An access file for Mosquitto.
 
     Devices come by pattern, so the file need not change when one is enrolled. A pattern is for everybody, so
@@ -130,8 +138,9 @@ def mosquitto_rules(topics: Topics, names: tuple[str, ...] = ()) -> str:
     Args:
         topics: of the fleet.
         names: of those other than devices, besides `ALWAYS`: "watch-alice"; a device's name adds nothing.
+        shards: as for `access_of`.
     """
-    devices = own_access(topics, "%u") | public_access(topics) | probe_access(topics, "%u")
+    devices = own_access(topics, "%u", shards) | public_access(topics) | probe_access(topics, "%u")
     sections = [
         [
             f"# Access rules of fleet {topics.fleet}, written by `fedfleet access mosquitto`.",
@@ -143,7 +152,7 @@ def mosquitto_rules(topics: Topics, names: tuple[str, ...] = ()) -> str:
         ],
     ]
     sections += [
-        [f"user {name}", *_denials(topics, name), *_lines("topic", access_of(topics, name))]
+        [f"user {name}", *_denials(topics, name, shards), *_lines("topic", access_of(topics, name))]
         for name in dict.fromkeys([*ALWAYS, *names])
         if role_called(name) is not Role.DEVICE
     ]
@@ -156,10 +165,10 @@ def _lines(kind: str, access: Access) -> Iterator[str]:
         yield f"{kind} {way[topic in access.publish, topic in access.subscribe]} {topic}"
 
 
-def _denials(topics: Topics, name: str) -> Iterator[str]:
+def _denials(topics: Topics, name: str, shards: Sequence[str]) -> Iterator[str]:
     """A denial is of both ways: what a role may do in one it keeps, and may do in the other as devices do."""
     granted = access_of(topics, name)
-    own, public = own_access(topics, name), public_access(topics)
+    own, public = own_access(topics, name, shards), public_access(topics)
     for topic in own.publish + own.subscribe:
         yield f"topic deny {topic}"
     for topic in public.publish + public.subscribe:

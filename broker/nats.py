@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.access import access_of, role_called
+from broker.access import SHARDS, access_of, role_called
 from broker.embedded import MAX_CONNECTIONS, MAX_INFLIGHT, MAX_QUEUED_BYTES
 from broker.transport import MAX_PACKET
 from protocol.roles import Role
@@ -45,15 +45,18 @@ class NatsNode:
     files: Path = Path("/etc/fedfleet")
 
 
-def nats_users(topics: Topics, names: Sequence[str], *, generation: int = 0) -> str:
+def nats_users(
+    topics: Topics, names: Sequence[str], *, generation: int = 0, shards: Sequence[str] = SHARDS
+) -> str:
     """Who may say and hear what, the same on every node.
 
     Args:
         topics: of the fleet.
         names: of all clients, devices too.
         generation: of the coordinators' certificates, which is part of their subject.
+        shards: as for `access_of`.
     """
-    users = ",\n".join(_user(topics, name, generation) for name in dict.fromkeys(names))
+    users = ",\n".join(_user(topics, name, generation, shards) for name in dict.fromkeys(names))
     return (
         f"# Users of fleet {topics.fleet}, written by `fedfleet access nats`. Who is not named is refused.\n"
         "system_account: SYS\n"
@@ -114,8 +117,8 @@ def subjects(topic_filter: str) -> Iterator[str]:
     yield plain.replace("#", ">")
 
 
-def _user(topics: Topics, name: str, generation: int) -> str:
-    access = access_of(topics, name)
+def _user(topics: Topics, name: str, generation: int, shards: Sequence[str]) -> str:
+    access = access_of(topics, name, shards)
     says = [one for topic in access.publish for one in subjects(topic)]
     hears = [one for topic in access.subscribe for one in subjects(topic)]
     permissions = {"publish": _only(says), "subscribe": _only(hears)}

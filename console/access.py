@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from broker.access import mosquitto_rules
+from broker.access import SHARDS, mosquitto_rules
 from broker.nats import NatsNode, nats_node, nats_users
 from protocol.errors import FedfleetError
 from protocol.ids import NAME_PATTERN
@@ -20,16 +20,16 @@ class AccessError(FedfleetError):
     """The rules cannot be made as asked."""
 
 
-def for_mosquitto(fleet: str, names: Sequence[str]) -> str:
+def for_mosquitto(fleet: str, names: Sequence[str], shards: Sequence[str] = SHARDS) -> str:
     """What belongs into Mosquitto's `acl_file`.
 
     Raises:
         AccessError: the fleet or a name is none.
     """
-    return mosquitto_rules(Topics(_name(fleet)), tuple(map(_name, names)))
+    return mosquitto_rules(Topics(_name(fleet)), tuple(map(_name, names)), tuple(map(_name, shards)))
 
 
-def for_nats(fleet: str, names: Sequence[str], generation: int) -> str:
+def for_nats(fleet: str, names: Sequence[str], generation: int, shards: Sequence[str] = SHARDS) -> str:
     """The users of a NATS cluster, the same file for every node.
 
     Raises:
@@ -37,7 +37,8 @@ def for_nats(fleet: str, names: Sequence[str], generation: int) -> str:
     """
     if not names:
         raise AccessError("NATS refuses whoever is not named; give a --name for each client, devices too")
-    return nats_users(Topics(_name(fleet)), tuple(map(_name, names)), generation=generation)
+    shards = tuple(map(_name, shards))
+    return nats_users(Topics(_name(fleet)), tuple(map(_name, names)), generation=generation, shards=shards)
 
 
 def for_nats_node(

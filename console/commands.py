@@ -58,6 +58,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 OutputFile = Annotated[
     Path | None, typer.Option("--output", metavar="FILE", help="Where to write; else it is printed.")
 ]
+ShardNames = Annotated[
+    list[str] | None, typer.Option(help='A coordinator\'s `shard` setting, unless that is "main"; repeat it.')
+]
 FleetName = Annotated[str, typer.Option("--fleet", metavar="NAME", help="Name of the fleet.")]
 
 
@@ -276,13 +279,15 @@ def access_mosquitto(
     *,
     fleet: FleetName,
     name: Annotated[list[str] | None, typer.Option(help='More watchers and so on: "watch-alice".')] = None,
+    shard: ShardNames = None,
     output: OutputFile = None,
 ) -> None:
     """Rules for Mosquitto's acl_file; enrolling a device does not change them."""
+    from broker.access import SHARDS
     from console.access import deliver, for_mosquitto
 
     with named_errors():
-        deliver(for_mosquitto(fleet, name or ()), output)
+        deliver(for_mosquitto(fleet, name or (), shard or SHARDS), output)
 
 
 @access_app.command("nats")
@@ -291,13 +296,15 @@ def access_nats(
     fleet: FleetName,
     name: Annotated[list[str] | None, typer.Option(help="Every client, devices too; repeat it.")] = None,
     generation: Annotated[int, typer.Option(min=0, help="Of the coordinator's certificate.")] = 0,
+    shard: ShardNames = None,
     output: OutputFile = None,
 ) -> None:
     """Users of a NATS cluster (users.conf), the same for every node; made anew with every enrolment."""
+    from broker.access import SHARDS
     from console.access import deliver, for_nats
 
     with named_errors():
-        deliver(for_nats(fleet, name or (), generation), output)
+        deliver(for_nats(fleet, name or (), generation, shard or SHARDS), output)
 
 
 @access_app.command("nats-node")

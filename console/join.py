@@ -34,14 +34,17 @@ def read_token(token: str | None, file: Path | None) -> str:
     """The token: given in one of two ways, or asked for.
 
     Raises:
-        JoinError: given in both, or the file cannot be read.
+        JoinError: given in both or in none, or the file cannot be read.
     """
     if token is not None and file is not None:
         raise JoinError("give the token by --token or by --token-file, not by both")
     if token is not None:
         return token.strip()
     if file is None:
-        return (getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
+        typed = getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+        if not typed.strip():
+            raise JoinError("no token: paste what `fedfleet device enroll` printed, or give --token-file")
+        return typed.strip()
     try:
         return file.read_text("ascii").strip()
     except (OSError, ValueError) as error:

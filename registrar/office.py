@@ -26,7 +26,7 @@ from protocol.errors import CertificateError, RequestError
 from protocol.frames import Opened
 from protocol.ids import UnixTime
 from protocol.messages import MAX_REASON
-from protocol.revocations import encode_revocations, read_registrar, read_revocations
+from protocol.revocations import MAX_LIST, encode_revocations, read_registrar, read_revocations
 from registrar.authority import YEAR, FleetAuthority
 from registrar.store import DeviceRecord, RegistrarStore, SignedList
 from runtime.identity import Identity
@@ -240,6 +240,11 @@ class Office:
             expires = UnixTime(now + self._terms.revocations)
             crl = self._authority(now).revocation_list(sequence, revoked, expires)
             message = encode_revocations(self.identity.certificate, crl.public_bytes(Encoding.DER))
+            if len(message) > MAX_LIST:
+                raise CertificateError(
+                    f"{len(revoked)} revoked certificates are more than a list can hold; give devices "
+                    "certificates of fewer days (--certificate-days), so that revoked ones expire sooner"
+                )
             signed = SignedList(sequence, UnixTime(int(now)), message)
             self.store.keep_list(signed)
             self.store.forget_claims(UnixTime(now - DAY))

@@ -7,6 +7,7 @@ of names that nobody can have, of a round and a shard that there are not. Nothin
 
 from dataclasses import dataclass
 
+from broker.access import PROBE_SHARD
 from broker.probe import DENIED, Probe, ProbeError, TakenOverError
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, graver, ok
@@ -19,7 +20,6 @@ FIX = "write the broker's rules with `fedfleet access`, and have the broker read
 # No device can have the name of a role, and rounds and epochs begin at 1.
 _NO_DEVICE = DeviceId(Role.WATCH)
 _NO_ORDER = Order(0, 0, 0)
-_NO_SHARD = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ def ground(topics: Topics, role: Role, name: str) -> Ground:
     neither = (topics.probe(_NO_DEVICE), topics.outbox(_NO_DEVICE))
     match role:
         case Role.COORDINATOR:
-            return Ground(topics.upload(_NO_SHARD, _NO_DEVICE), topics.inbox(_NO_DEVICE), neither)
+            return Ground(topics.upload(PROBE_SHARD, _NO_DEVICE), topics.inbox(_NO_DEVICE), neither)
         case Role.REGISTRAR:
             return Ground(topics.enrolment_request(_NO_DEVICE), topics.enrolment_answer(_NO_DEVICE), neither)
         case _:
             decision = topics.decision(_NO_ORDER, "probe")
-            return Ground(decision, topics.upload(_NO_SHARD, DeviceId(name)), neither)
+            return Ground(decision, topics.upload(PROBE_SHARD, DeviceId(name)), neither)
 
 
 def permitted(examination: Examination) -> Findings:

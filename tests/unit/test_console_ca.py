@@ -17,7 +17,7 @@ from console.passphrase import PassphraseError, ask_passphrase
 from protocol.certificates import FleetTrust, Role
 from protocol.enrolment import decode_token
 from protocol.ids import UnixTime
-from registrar.guard import GuardError, number_on_disk, signal_broker, write_list
+from registrar.guard import GuardError, list_on_disk, number_of, signal_broker, write_list
 from registrar.root import OpenRoot, RootFolder
 from registrar.running import is_running, running
 from registrar.store import RegistrarStore, StoreError
@@ -228,17 +228,19 @@ def test_a_guards_file_holds_both_lists_and_its_number(tmp_path: Path) -> None:
     root_crl, file = tmp_path / "root.crl", tmp_path / "revoked.crl"
     empty = registry.root.revocation_list(1, {}, NOW).public_bytes(Encoding.PEM)
     root_crl.write_bytes(empty)
-    assert number_on_disk(file) == 0
+    assert list_on_disk(file) is None
     file.write_bytes(empty)
-    assert number_on_disk(file) == 0
+    assert list_on_disk(file) is None
     known = registry.office.trust.revocations
     assert known is not None
     write_list(known, file, root_crl)
     assert file.read_bytes().count(b"BEGIN X509 CRL") == 2
-    assert number_on_disk(file) == known.sequence
+    found = list_on_disk(file)
+    assert found is not None
+    assert number_of(found) == known.sequence
     file.write_bytes(b"something else")
     with pytest.raises(GuardError, match="copy root"):
-        number_on_disk(file)
+        list_on_disk(file)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1 2", "999999999999"])
