@@ -77,6 +77,7 @@ def _no_noise(plant: Plant) -> None:
 
 def _clip_skipped(plant: Plant) -> None:
     plant.instead(privacy.noised_update, "clip_l2", lambda _, delta, __: (delta.copy(), True))
+    plant.instead(privacy.blocks, "clip_l2", lambda _, delta, __: (delta, False))
 
 
 def _length_unchecked(plant: Plant) -> None:

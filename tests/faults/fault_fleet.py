@@ -61,7 +61,7 @@ class FaultFleet(RealFleet):
 
     async def know_the_beginning(self) -> None:
         """Leave the mark of a coordinator that has done nothing: the first one need not wait for any."""
-        signer = self.authority.issue("earlier", Role.COORDINATOR, 1)
+        signer = self.authority.issue("coordinator-earlier", Role.COORDINATOR, 1)
         await self.user.publish(self.topics.high_water, seal_frame(signer, HighWater(ORIGIN, 0)), retain=True)
 
     async def heard_all(self) -> None:

@@ -269,7 +269,7 @@ async def test_a_broker_of_another_fleet(tmp_path: Path) -> None:
 async def test_a_device_that_the_broker_does_not_know(tmp_path: Path) -> None:
     async with secure_broker(tmp_path) as broker:
         stranger = Office("f", tmp_path / "others").identity("d1")
-        patient = at(device(tmp_path, stranger), broker, authorities=broker.files / "ca.crt")
+        patient = at(device(tmp_path, stranger), broker, authorities=broker.files / "fleet.crt")
         found = await examined(patient)
     assert found["broker.tls"][0].cause == "the broker does not know who signed our certificate"
 
