@@ -86,8 +86,9 @@ class Program:
 
 @dataclass
 class Watch:
-    """Everything that was said on `fl/#`, and waiting for it."""
+    """Everything that was said on `fl/#`, and waiting for it, for at most so many seconds."""
 
+    patience: float = PATIENCE
     latest: dict[str, Status] = field(default_factory=dict)
     history: list[tuple[str, Status]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,7 +106,7 @@ class Watch:
     async def until(self, what: str, condition: Callable[[], T | None]) -> T:
         """Waits until the statuses fulfil the condition; fails with the latest of them."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self.patience):
                 while not (found := condition()):
                     self.changed.clear()
                     await self.changed.wait()
