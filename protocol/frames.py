@@ -5,6 +5,7 @@ trusts the fleet's root can verify it without asking anybody. The signature (Ed2
 label, sender and body.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Generic, Protocol, TypeVar
 
@@ -36,6 +37,7 @@ from protocol.messages import (
 
 _LABEL = b"fedfleet/1/frame"
 M_co = TypeVar("M_co", covariant=True)
+M = TypeVar("M", bound=Message)
 
 
 class Signer(Protocol):
@@ -113,18 +115,12 @@ def open_device_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[F
         FrameError: malformed, too long, in another encoding than ours, or the signature is not the sender's.
         CertificateError: not a device of this fleet.
     """
-    frame, signer = _verify(data, trust, Role.DEVICE, now)
-    message = decode_from_device(frame.body)
-    _check_canonical(message, frame.body)
-    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+    return _open(data, trust, Role.DEVICE, now, decode_from_device)
 
 
 def open_coordinator_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromCoordinator]:
     """Verify and decode a frame from a coordinator; as `open_device_frame`."""
-    frame, signer = _verify(data, trust, Role.COORDINATOR, now)
-    message = decode_from_coordinator(frame.body)
-    _check_canonical(message, frame.body)
-    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+    return _open(data, trust, Role.COORDINATOR, now, decode_from_coordinator)
 
 
 def open_enrolment_request(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[EnrolmentRequest]:
@@ -134,18 +130,12 @@ def open_enrolment_request(data: bytes, trust: FleetTrust, now: UnixTime) -> Ope
     role = trust.read(_decode(data).certificate).role
     if role not in {Role.CLAIM, Role.DEVICE}:
         raise FrameError(f"a {role} asks for a certificate; only claims and devices do")
-    frame, signer = _verify(data, trust, role, now)
-    message = decode_request(frame.body)
-    _check_canonical(message, frame.body)
-    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+    return _open(data, trust, role, now, decode_request)
 
 
 def open_registrar_frame(data: bytes, trust: FleetTrust, now: UnixTime) -> Opened[FromRegistrar]:
     """Verify and decode a frame from a registrar; as `open_device_frame`."""
-    frame, signer = _verify(data, trust, Role.REGISTRAR, now)
-    message = decode_from_registrar(frame.body)
-    _check_canonical(message, frame.body)
-    return Opened(signer, message, frame.body, bytes(data), frame.signature)
+    return _open(data, trust, Role.REGISTRAR, now, decode_from_registrar)
 
 
 def reopen_device_frame(data: bytes, trust: FleetTrust) -> Opened[FromDevice]:
@@ -172,6 +162,16 @@ def verify_signature(public_key: bytes, sender: str, body: bytes, signature: byt
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed_bytes(sender, body))
     except InvalidSignature as error:
         raise FrameError(f"the signature is not {sender}'s") from error
+
+
+def _open(
+    data: bytes, trust: FleetTrust, role: Role, now: UnixTime, decode: Callable[[bytes], M]
+) -> Opened[M]:
+    """A frame of a sender in this role, verified and decoded."""
+    frame, signer = _verify(data, trust, role, now)
+    message = decode(frame.body)
+    _check_canonical(message, frame.body)
+    return Opened(signer, message, frame.body, bytes(data), frame.signature)
 
 
 def _check_canonical(message: Message, body: bytes) -> None:
