@@ -59,12 +59,9 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
         clock=clock,
         entropy=entropy,
     )
-    fleet = Fleet(trust, clock)
     revocations = RevocationKeeper(trust, clock, settings.state)
     revocations.recall()
-    board = StatusBoard(transport)
     evaluator = Evaluator(artifact.bundle.encode(), settings.evaluation.data)
-    workers = settings.workers or len(os.sched_getaffinity(0))
     async with contextlib.AsyncExitStack() as stack:
         state = CoordinatorState(
             settings.state,
@@ -74,7 +71,7 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
         )
         stack.callback(state.close)
         stack.push_async_callback(evaluator.close)
-        computer = await stack.enter_async_context(Computer(workers))
+        computer = await stack.enter_async_context(Computer(settings.workers or len(os.sched_getaffinity(0))))
         uploads = UploadReceiver(
             transport,
             topics,
@@ -86,8 +83,8 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
             signer=identity,
             topics=topics,
             transport=transport,
-            board=board,
-            fleet=fleet,
+            board=StatusBoard(transport),
+            fleet=Fleet(trust, clock),
             revocations=revocations,
             uploads=uploads,
             state=state,
