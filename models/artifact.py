@@ -37,7 +37,7 @@ def build_bundle(model: onnx.ModelProto | bytes, *, loss: Loss, optimizer: Optim
         EngineUnavailableError: the training build of onnxruntime is not installed.
     """
     forward = read_forward(model)
-    label = _label(forward, loss)
+    label = label_of(forward, loss)
     files = ort_artifacts.generate(forward, loss, optimizer)
     bundle = Bundle(
         BundleManifest(
@@ -99,7 +99,12 @@ def export_inference(bundle: Bundle, weights: Vector) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _label(forward: Forward, loss: Loss) -> Tensor:
+def label_of(forward: Forward, loss: Loss) -> Tensor:
+    """What a loss compares a model's output with.
+
+    Raises:
+        ModelError: the output does not fit the loss.
+    """
     if loss != "cross_entropy":
         return Tensor("target", "float32", forward.output.shape)
     if len(forward.output.shape) != 1:

@@ -18,27 +18,8 @@ from models.layout import ParameterTable, Vector
 
 MAX_MODEL_BYTES = 2**30
 OPSETS = range(12, 22)
-"""What onnxruntime-training 1.19.2 has gradients for and can load."""
+"""21 is the newest that onnxruntime 1.19 loads."""
 
-_NO_GRADIENT = "onnxruntime-training has no gradient for it"
-_REFUSED = {
-    "BatchNormalization": "its running statistics are not weights and do not average; use LayerNormalization,"
-    " or export in evaluation mode with the layer folded into its convolution",
-    "AveragePool": "its gradient kills the process; use GlobalAveragePool, MaxPool or a strided Conv",
-    **dict.fromkeys(
-        (
-            "RNN",
-            "InstanceNormalization",
-            "Elu",
-            "Softplus",
-            "HardSwish",
-            "Softsign",
-            "ConvTranspose",
-            "Resize",
-        ),
-        _NO_GRADIENT,
-    ),
-}
 _RESERVED = {"labels": "the loss adds an input of that name", "target": "the loss adds an input of that name"}
 
 # Outputs that inference does not need but the gradient reads.
@@ -92,7 +73,7 @@ def read_forward(source: onnx.ModelProto | bytes) -> Forward:
     # Old exporters list initializers among the inputs as well; as inputs they would not be trained.
     del graph.input[:]
     graph.input.extend(inputs)
-    _check_operators(graph)
+    _check_names(graph)
     _declare_outputs(graph)
     model.ir_version = IR_VERSION
     try:
@@ -150,12 +131,8 @@ def _opset(model: Any) -> int:
     return opset
 
 
-def _check_operators(graph: Any) -> None:
+def _check_names(graph: Any) -> None:
     for node in _nodes(graph):
-        if reason := _REFUSED.get(node.op_type):
-            raise ModelError(f"operator {node.op_type} ({node.name or 'unnamed'}): {reason}")
-        if node.op_type in {"GRU", "LSTM"} and (len(node.input) < 6 or not node.input[5]):  # noqa: PLR2004 - ONNX: input 5 is initial_h
-            raise ModelError(f"operator {node.op_type}: give it initial_h (and initial_c) as inputs")
         for name in (*node.input, *node.output):
             if name in _RESERVED:
                 raise ModelError(f"a tensor is called {name!r}: rename it, {_RESERVED[name]}")

@@ -26,7 +26,7 @@ Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
 PrivacyMode = Literal["none", "central", "distributed"]
 """Who adds noise to a sum: nobody, the coordinator, or each device its part."""
-Loss = Literal["cross_entropy", "mse", "bce"]
+Loss = Literal["cross_entropy", "mse", "bce", "l1", "huber"]
 Optimizer = Literal["sgd", "adamw"]
 
 
@@ -55,6 +55,9 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
         local_epochs: passes over the device's examples, 1 to 1000.
         batch_size: examples a step, 1 to 65,536.
         learning_rate: local, > 0.
+        momentum: of "sgd" (Sutskever et al. 2013), in [0, 1); 0 is off.
+        weight_decay: decoupled (Loshchilov and Hutter 2019, arXiv 1711.05101); 0 is off.
+        gradient_clip: L2 bound of a step's whole gradient; None is off.
         proximal: FedProx's mu (Li et al. 2020, MLSys, section 3): adds mu/2 * ||w - w0||^2; 0 is off.
         max_examples: the most examples a device uses and is weighted by, 1 to 10^7.
         loss_ceiling: the highest loss an example can report; fixes the metrics' fixed point.
@@ -65,6 +68,9 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     local_epochs: Annotated[int, Meta(ge=1, le=1000)] = 2
     batch_size: Annotated[int, Meta(ge=1, le=65_536)] = 16
     learning_rate: PositiveFloat = 0.1
+    momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
+    gradient_clip: PositiveFloat | None = None
     proximal: NonNegativeFloat = 0.0
     max_examples: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     loss_ceiling: PositiveFloat = 10.0

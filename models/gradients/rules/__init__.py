@@ -1,0 +1,26 @@
+"""How gradients go back through each operator, a module for each family."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from models.gradients.rules import elementwise, layout, linear, reductions
+from models.gradients.rules.rule import Rule
+
+__all__ = ["NO_GRADIENT", "RULES", "Rule"]
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        **linear.RULES,
+        **elementwise.RULES,
+        **reductions.RULES,
+        **layout.RULES,
+    }
+)
+
+NO_GRADIENT = frozenset(
+    """
+    And ArgMax ArgMin Ceil Constant ConstantOfShape Equal Floor Greater GreaterOrEqual IsInf IsNaN Less
+    LessOrEqual Not OneHot Or Range Round Shape Sign Size Xor
+    """.split()
+)
+"""Operators that are constant almost everywhere: no gradient goes back, and none is missing."""
