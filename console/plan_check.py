@@ -88,13 +88,12 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
 
 
 def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line]) -> PlanFigures:
-    bundle = artifact.bundle.encode()
     parameters = len(artifact.weights)
     manifest = planned_manifest(
         plan,
         fleet="plan",
         order=Order(1, 1, 1),
-        bundle=describe(bundle),
+        bundle=artifact.manifest[1],
         weights=describe(raw(artifact.weights)),
         members=cohort,
         clip=None,
@@ -107,7 +106,7 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line
     longest = _round_seconds(plan)
     return PlanFigures(
         parameters=parameters,
-        bundle_bytes=len(bundle),
+        bundle_bytes=sum(ref.size for _, ref in artifact.contents()),
         cohort=cohort,
         bytes_down=4 * parameters,
         bytes_up=layout_of(encoding).packed_size,

@@ -17,7 +17,6 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.state import CoordinatorState
 from coordinator.stored import Model
 from protocol.certificates import Role
-from protocol.chunks import describe
 from protocol.status import CoordinatorStatus
 from protocol.topics import Topics
 from runtime.bus import connect_mqtt
@@ -61,11 +60,11 @@ async def _composed(settings: CoordinatorSettings, clock: Clock, entropy: Entrop
     )
     revocations = RevocationKeeper(trust, clock, settings.state)
     revocations.recall()
-    evaluator = Evaluator(artifact.bundle.encode(), settings.evaluation.data)
+    evaluator = Evaluator(*artifact.evaluated_by(), settings.evaluation.data)
     async with contextlib.AsyncExitStack() as stack:
         state = CoordinatorState(
             settings.state,
-            describe(artifact.bundle.encode()).sha256,
+            artifact.bundle.manifest.model_id,
             lambda: Model.of(artifact.weights, initial_state(plan.server, artifact.weights.size)),
             clock,
         )

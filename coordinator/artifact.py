@@ -1,5 +1,6 @@
 """From the plan to what is trained: forward model → training bundle and first weights."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from numpy.typing import NDArray
 from models.artifact import build_bundle, initial_weights
 from models.bundle import Bundle
 from models.catalog import build_model
+from models.engines import choose_engine
 from models.errors import ModelError
+from models.forward import Roles
+from protocol.chunks import BlobRef, describe
 from protocol.plan import Plan
 
 
@@ -18,12 +22,34 @@ class Artifact:
     """What a run trains.
 
     Attributes:
-        bundle: decoded; its encoded bytes are what devices fetch.
+        bundle: with all its files.
         weights: the first global model, float32 (d,).
     """
 
     bundle: Bundle
     weights: NDArray[np.float32]
+
+    @property
+    def manifest(self) -> tuple[bytes, BlobRef]:
+        """The bundle's manifest as devices fetch it, and what a round's manifest calls it."""
+        encoded = self.bundle.manifest.encode()
+        return encoded, describe(encoded)
+
+    def contents(self) -> Iterator[tuple[bytes, BlobRef]]:
+        """All that devices fetch beside the weights: the bundle's manifest, and the files of its engines."""
+        yield self.manifest
+        manifest = self.bundle.manifest
+        for name in sorted({file for engine in manifest.engines for file in manifest.needed(engine)}):
+            yield self.bundle.files[name], manifest.files[name]
+
+    def evaluated_by(self) -> tuple[str, bytes]:
+        """The engine that judges models on this machine, and the part of the bundle that it reads.
+
+        Raises:
+            EngineUnavailableError: no engine runs here.
+        """
+        engine = choose_engine(self.bundle.manifest)
+        return engine, self.bundle.only(engine).encode()
 
 
 def build_artifact(plan: Plan, folder: Path, seed: int) -> Artifact:
@@ -41,8 +67,8 @@ def build_artifact(plan: Plan, folder: Path, seed: int) -> Artifact:
         model = build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString()
     else:
         model = _read(folder / (plan.model.onnx or ""))
-    bundle = build_bundle(model, loss=plan.training.loss, optimizer=plan.training.optimizer)
-    return Artifact(bundle, initial_weights(model))
+    roles = Roles(frozen=plan.model.frozen, private=plan.model.private)
+    return Artifact(build_bundle(model, plan.training, roles=roles), initial_weights(model, roles))
 
 
 def _read(path: Path) -> bytes:

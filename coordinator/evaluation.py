@@ -37,11 +37,13 @@ class Evaluator:
     """Evaluates models in a process of their own.
 
     Args:
-        bundle: encoded training artifact.
+        engine: which one judges.
+        bundle: the part of the bundle that it reads, encoded.
         data: `.npz` with x and y; None evaluates nothing.
     """
 
-    def __init__(self, bundle: bytes, data: Path | None) -> None:
+    def __init__(self, engine: str, bundle: bytes, data: Path | None) -> None:
+        self._engine = engine
         self._bundle = bundle
         self._data = data
         self._worker = TrainingWorker(LIMITS)
@@ -52,7 +54,12 @@ class Evaluator:
             return Evaluation()
         try:
             result = await self._worker.evaluate(
-                self._bundle, weights, self._data, deadline=EVALUATION_SECONDS, holdout=1.0
+                self._bundle,
+                weights,
+                self._data,
+                deadline=EVALUATION_SECONDS,
+                engine=self._engine,
+                holdout=1.0,
             )
         except TrainingFailedError as error:
             _log.warning("not_evaluated", cause=str(error))

@@ -106,8 +106,8 @@ class Run:
         self._generation = generation
         self._chance = chance
         self._gamma = plan.secure_aggregation.corrupt_fraction
-        self._bundle = artifact.bundle.encode()
-        self._bundle_ref = describe(self._bundle)
+        self._contents = tuple(artifact.contents())
+        self._bundle_ref = artifact.manifest[1]
         self._weights_ref = describe(self._state.model.weights)
         self._marks = HighWaterMark(trust, desk.clock)
         self._outrun = asyncio.Event()
@@ -140,7 +140,8 @@ class Run:
             else:
                 self._notices.show("finished", rounds.result())
                 await self._notices.clear(keep=b"")
-                await self._notices.clear_blob(self._bundle_ref)
+                for _, ref in self._contents:
+                    await self._notices.clear_blob(ref)
         if self._outrun.is_set():
             raise OutrunError(
                 f"another coordinator of this fleet has come to round {self._marks.newest.order}, this one "
@@ -166,7 +167,7 @@ class Run:
 
     async def _begin(self) -> None:
         self._notices.show("online", "starting")
-        await self._notices.publish(self._bundle, self._bundle_ref)
+        await self._publish_bundle()
         kept = self._state.newest_round()
         await self._consult(is_open=kept is not None and not kept.over)
         ours = HighWater(self._order, len(kept.decisions) if kept else 0)
@@ -187,6 +188,10 @@ class Run:
         if kept is not None:
             await self._go_on(kept, "its state was rolled back or copied" if behind or copied else "")
             await self._export()
+
+    async def _publish_bundle(self) -> None:
+        for content, ref in self._contents:
+            await self._notices.publish(content, ref)
 
     async def _consult(self, *, is_open: bool) -> None:
         """Wait for the mark, and before a round is resumed for what its devices have seen."""
@@ -343,7 +348,7 @@ class Run:
             release = release_of(ended.manifest, said, unmasked=ended.revealed)
             await self._aborted(order, ended.reason, half.seconds, release)
             # The broker may have lost it after it said that it has it; devices would wait for it for ever.
-            await self._notices.publish(self._bundle, self._bundle_ref)
+            await self._publish_bundle()
         await self._export()
         # Devices that come back late still find how the last round ended; the one before is of no use.
         await self._notices.clear(keep=self._weights_ref.sha256)

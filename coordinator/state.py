@@ -61,7 +61,7 @@ class CoordinatorState:
 
     Args:
         folder: made if it does not exist.
-        bundle: hash of the artifact that the plan builds.
+        bundle: id of the model that the plan builds.
         initial: makes the first model of a new run.
         clock: waits when the disk is full.
 

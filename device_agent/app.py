@@ -13,9 +13,9 @@ from device_agent.artifacts import ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
 from device_agent.memory import AgentMemory
 from device_agent.participation import Equipment, Participation
+from device_agent.private_weights import PrivateWeights
 from device_agent.renewal import Renewal, keep_renewed
 from device_agent.settings import AgentSettings
-from models.engines import available_engines
 from models.training_process import TrainingWorker
 from protocol.certificates import Role
 from protocol.device_checks import DeviceContext, check_generation, check_order
@@ -100,6 +100,7 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
                 board=StatusBoard(transport),
                 memory=memory,
                 artifacts=ArtifactCache(settings.state / "artifacts"),
+                private=PrivateWeights(settings.state / "private"),
                 worker=worker,
                 computer=computer,
                 clock=clock,
@@ -168,7 +169,7 @@ class Agent:
             idle=conditions.idle,
             charging=conditions.charging,
             unmetered=conditions.unmetered,
-            engines=available_engines(),
+            engines=self._with.engines,
             version=version("fedfleet")[:32],
         )
         if self._task is None:

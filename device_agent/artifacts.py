@@ -15,8 +15,9 @@ import structlog
 from protocol.chunks import Assembly, BlobRef
 from protocol.errors import ProtocolError
 
-KEPT = 4
-"""Contents kept, by last use: bundle and newest weights of two plans that take turns. At most 4 x 256 MiB."""
+KEPT = 16
+"""Contents kept, by last use: of two plans that take turns the manifest, up to four files of an engine, frozen
+and private weights, and the newest weights."""
 
 _log = structlog.get_logger(__name__)
 

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from broker.transport import Delivery, Transport, TransportError
 from device_agent.artifacts import ArtifactCache
 from device_agent.memory import AgentMemory
+from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings
-from models.errors import DIVERGED, TrainingFailedError
+from models.bundle import Bundle, BundleManifest
+from models.engines import available_engines, choose_engine
+from models.errors import DIVERGED, EngineUnavailableError, TrainingFailedError
 from models.training_process import TrainingWorker
 from privacy.encoding import LocalMetrics
 from privacy.parameters import Mode
@@ -42,7 +45,7 @@ from protocol.effects import (
 from protocol.errors import MisuseError, PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Order
-from protocol.messages import Decline, FromCoordinator, Manifest
+from protocol.messages import MAX_REASON, Decline, FromCoordinator, Manifest
 from protocol.status import DeviceStatus
 from protocol.topics import Topics
 from runtime.clock import Clock
@@ -72,6 +75,7 @@ class Equipment:
     board: StatusBoard
     memory: AgentMemory
     artifacts: ArtifactCache
+    private: PrivateWeights
     worker: TrainingWorker
     computer: Computer
     clock: Clock
@@ -81,6 +85,12 @@ class Equipment:
     def device(self) -> DeviceId:
         """This device."""
         return DeviceId(self.identity.name)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Training engines that it may use, the best first."""
+        only = self.settings.training.engine
+        return tuple(name for name in available_engines() if only in {None, name})
 
     @property
     def stance(self) -> PrivacyStance:
@@ -112,6 +122,7 @@ class Participation:
         )
         self._uploader: Uploader | None = None
         self._mute = False
+        self._engine, self._model = "", (b"", 0)
         self._log = _log.bind(round=invitation.message.order.round)
 
     async def run(self) -> None:
@@ -213,8 +224,16 @@ class Participation:
             self._log.info("charged", mode=mode, rho=rho)
 
     async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
+        """The bundle's manifest, the files of one engine, and the weights."""
         try:
-            return Fetched(bytes(await self._pull(bundle)), await self._pull(weights))
+            manifest = BundleManifest.decode(bytes(await self._pull(bundle)))
+            self._model = manifest.model_id, manifest.private.size if manifest.private else 0
+            self._engine = choose_engine(manifest, self._with.engines)
+            needed = manifest.needed(self._engine)
+            files = {name: bytes(await self._pull(manifest.files[name])) for name in needed}
+            return Fetched(Bundle(manifest, files).encode(), await self._pull(weights))
+        except EngineUnavailableError as error:
+            return DeviceFailed(str(error)[:MAX_REASON])
         except (PeerError, TransportError) as error:
             self._log.warning("artifact_not_fetched", cause=str(error))
             return DeviceFailed("the artifact cannot be fetched")
@@ -233,6 +252,8 @@ class Participation:
     async def _train(self, effect: Train) -> DeviceEvent:
         initial = np.frombuffer(effect.weights, "<f4")
         settings = self._with.settings
+        model, size = self._model
+        private = await asyncio.to_thread(self._with.private.load, model, 4 * size) if size else None
         try:
             result = await self._with.worker.train(
                 effect.bundle,
@@ -240,6 +261,8 @@ class Participation:
                 effect.training,
                 settings.data.path,
                 seed=effect.seed,
+                engine=self._engine,
+                private=private,
                 deadline=self.round.manifest.deadlines.keying,
                 holdout=settings.data.holdout,
             )
@@ -251,6 +274,8 @@ class Participation:
             return DeviceFailed(f"training failed: {error.kind}")
         if result.examples < effect.min_examples:
             return self._nothing_learned(initial, "too few examples")
+        if size:
+            await asyncio.to_thread(self._with.private.keep, model, result.private)
         self._log.info("trained", examples=result.examples, seconds=round(result.seconds, 3))
         metrics = LocalMetrics(result.examples, result.evaluated, result.loss_sum, result.correct)
         return Trained(initial, np.frombuffer(result.weights, "<f4"), metrics)

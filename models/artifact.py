@@ -8,16 +8,35 @@ import onnx
 from onnx import helper, numpy_helper
 
 from models.builder import IR_VERSION
-from models.bundle import FORWARD_FILE, MAX_BUNDLE_BYTES, Bundle, BundleManifest, Tensor
-from models.bundle_scan import ORT_TRAINING_FILES, check_bundle
-from models.engines import ort_artifacts, ort_training
+from models.bundle import (
+    FORWARD_FILE,
+    FROZEN_FILE,
+    MAX_GRAPH_BYTES,
+    ORT_GRAPH,
+    ORT_TRAINING,
+    PRIVATE_FILE,
+    Bundle,
+    BundleManifest,
+    Tensor,
+)
+from models.bundle_scan import (
+    EVALUATE_STEP_FILE,
+    ORT_GRAPH_FILES,
+    ORT_TRAINING_FILES,
+    TRAIN_STEP_FILE,
+    check_bundle,
+    check_forward,
+)
+from models.engines import ort_artifacts
 from models.errors import BundleError, ModelError
-from models.forward import Forward, read_forward
+from models.forward import ALL_SHARED, Forward, Roles, read_forward
+from models.gradients.train_step import build_evaluate_step, build_train_step
 from models.layout import Vector
-from protocol.plan import Loss, Optimizer
+from protocol.chunks import describe
+from protocol.plan import Loss, Training
 
 
-def build_bundle(model: onnx.ModelProto | bytes, *, loss: Loss, optimizer: Optimizer) -> Bundle:
+def build_bundle(model: onnx.ModelProto | bytes, training: Training, *, roles: Roles = ALL_SHARED) -> Bundle:
     """Make the content-addressed training bundle of a forward model.
 
     Takes 5 to 100 ms, and touches file descriptor 2 and module globals of `onnx` for that time: run it where
@@ -25,62 +44,87 @@ def build_bundle(model: onnx.ModelProto | bytes, *, loss: Loss, optimizer: Optim
 
     Args:
         model: one float32 input and output, batch axis dynamic and first, nothing else dynamic.
-        loss: cross_entropy takes (batch, classes) logits and int64 labels; mse and bce (on logits) take
-            float32 targets of the output's shape.
-        optimizer: the local optimizer.
+        training: loss, optimizer and what else changes the graph of a step. cross_entropy takes (batch,
+            classes) logits and int64 labels; other losses take float32 targets of the output's shape.
+        roles: of the model's parameters.
 
     Returns:
-        Equal bytes for equal graphs and arguments; weights play no part in it.
+        With files for every engine that can train it here: `ort-graph` always, `ort-training` where that
+        package is installed and knows the model. Equal bytes for equal graphs and arguments; shared weights
+        play no part in it.
 
     Raises:
         ModelError: the model cannot be trained as it is; the text says what to change.
-        EngineUnavailableError: the training build of onnxruntime is not installed.
     """
-    forward = read_forward(model)
-    label = label_of(forward, loss)
-    files = ort_artifacts.generate(forward, loss, optimizer)
+    forward = read_forward(model, roles)
+    label = label_of(forward, training.loss)
+    engines: dict[str, tuple[str, ...]] = {ORT_GRAPH: ORT_GRAPH_FILES}
+    files = {
+        FORWARD_FILE: _pure_function(forward),
+        TRAIN_STEP_FILE: build_train_step(forward, label, training),
+        EVALUATE_STEP_FILE: build_evaluate_step(forward, label, training),
+    }
+    if ort_artifacts.objection(forward, training) is None:
+        engines[ORT_TRAINING] = ORT_TRAINING_FILES
+        files |= ort_artifacts.generate(forward, training.loss, training.optimizer)
+    for table, name in ((forward.frozen, FROZEN_FILE), (forward.private, PRIVATE_FILE)):
+        if table:
+            files[name] = forward.values(table).astype("<f4").tobytes()
     bundle = Bundle(
         BundleManifest(
-            format=1,
+            format=2,
             model=forward.model.graph.name[:256],
             opset=forward.opset,
             ir=IR_VERSION,
-            loss=loss,
-            optimizer=optimizer,
+            loss=training.loss,
+            optimizer=training.optimizer,
             input=forward.input,
             label=label,
             output=forward.output,
             parameters=forward.parameters,
-            engines={ort_training.OrtTrainingEngine.name: ORT_TRAINING_FILES},
-            versions={name: version(name) for name in ("onnx", "onnxruntime-training-cpu")},
+            private=forward.private,
+            frozen=forward.frozen,
+            engines=engines,
+            files={name: describe(content) for name, content in files.items()},
+            versions={"onnx": version("onnx"), "fedfleet": version("fedfleet")},
         ),
-        {FORWARD_FILE: _pure_function(forward), **files},
+        files,
     )
-    if (size := len(bundle.encode())) > MAX_BUNDLE_BYTES:
-        raise ModelError(
-            f"the bundle has {size:,} bytes of {MAX_BUNDLE_BYTES:,}: store large constants as weights"
-        )
-    try:
-        check_bundle(bundle)
-    except BundleError as error:
-        raise ModelError(f"devices would refuse this model: {error}") from error
+    _check(bundle)
     return bundle
 
 
-def initial_weights(model: onnx.ModelProto | bytes) -> Vector:
-    """The model's own initial values as the flat vector, float32 (d,).
+def _check(bundle: Bundle) -> None:
+    """Whatever a device would refuse is found here."""
+    for name in {FORWARD_FILE, *ORT_GRAPH_FILES}:
+        if (size := len(bundle.files[name])) > MAX_GRAPH_BYTES:
+            raise ModelError(
+                f"{name} has {size:,} bytes of {MAX_GRAPH_BYTES:,}: store large constants as weights"
+            )
+    try:
+        check_forward(bundle)
+        for engine in bundle.manifest.engines:
+            check_bundle(bundle, engine)
+    except BundleError as error:
+        raise ModelError(f"devices would refuse this model: {error}") from error
+
+
+def initial_weights(model: onnx.ModelProto | bytes, roles: Roles = ALL_SHARED) -> Vector:
+    """The model's own initial values of the shared parameters as the flat vector, float32 (d,).
 
     Raises:
         ModelError: as for `build_bundle`.
     """
-    return read_forward(model).weights()
+    return read_forward(model, roles).weights()
 
 
 def export_inference(bundle: Bundle, weights: Vector) -> bytes:
     """A forward model with these weights inside, which plain onnxruntime runs.
 
+    Private parameters have the values that every device began with.
+
     Args:
-        bundle: of the model.
+        bundle: of the model, with its forward graph and its constants.
         weights: float32 (d,), finite.
 
     Raises:
@@ -88,7 +132,10 @@ def export_inference(bundle: Bundle, weights: Vector) -> bytes:
     """
     if not np.isfinite(weights).all():
         raise ModelError("the weights hold NaN or infinity; such a model is not worth exporting")
-    tensors = bundle.manifest.parameters.unflatten(weights)
+    manifest = bundle.manifest
+    tensors = {**manifest.parameters.unflatten(weights), **bundle.frozen()}
+    if manifest.private:
+        tensors |= manifest.private.unflatten(bundle.first_private())
     model: Any = onnx.load_model_from_string(bundle.files[FORWARD_FILE])
     graph = model.graph
     inputs = [value for value in graph.input if value.name not in tensors]
@@ -117,7 +164,7 @@ def label_of(forward: Forward, loss: Loss) -> Tensor:
 
 def _pure_function(forward: Forward) -> bytes:
     """The graph with its parameters as further inputs: `f(input, *parameters)`."""
-    names = {parameter.name for parameter in forward.parameters.parameters}
+    names = {parameter.name for parameter in forward.everything}
     model: Any = onnx.ModelProto()
     model.CopyFrom(forward.model)
     graph = model.graph
@@ -126,6 +173,6 @@ def _pure_function(forward: Forward) -> bytes:
     graph.initializer.extend(kept)
     graph.input.extend(
         helper.make_tensor_value_info(parameter.name, onnx.TensorProto.FLOAT, parameter.shape)
-        for parameter in forward.parameters.parameters
+        for parameter in forward.everything
     )
     return bytes(model.SerializeToString(deterministic=True))

@@ -1,22 +1,45 @@
 """Whether a bundle's graphs are what its manifest says, found before ONNX Runtime sees a byte of them."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from models.bundle import FORWARD_FILE, Bundle, BundleManifest, Tensor
+from models.bundle import FORWARD_FILE, ORT_GRAPH, ORT_TRAINING, Bundle, BundleManifest, Tensor
 from models.errors import BundleError
 from models.graph_scan import ScannedGraph, Shape, Value, scan_graph
+from models.layout import Parameter
 from models.onnx_schema import MICROSOFT, STANDARD, ElementType
+from models.step_inputs import (
+    ANCHOR,
+    CORRECTED_RATE,
+    EXAMPLE_WEIGHTS,
+    FLOOR,
+    GRADIENT_WEIGHTS,
+    LOSS,
+    MOMENTS,
+    NEW,
+    NOISE,
+    RATE,
+    STEP_OPSET,
+)
 
 TRAINING_FILE = "training_model.onnx"
 EVALUATION_FILE = "eval_model.onnx"
 OPTIMIZER_FILE = "optimizer_model.onnx"
 CHECKPOINT_FILE = "nominal_checkpoint"
 ORT_TRAINING_FILES = (TRAINING_FILE, EVALUATION_FILE, OPTIMIZER_FILE, CHECKPOINT_FILE)
-"""What the engine on ONNX Runtime Training reads; all else in a bundle is for other engines."""
+"""What the engine on ONNX Runtime Training reads."""
+
+TRAIN_STEP_FILE, EVALUATE_STEP_FILE = "train_step.onnx", "evaluate_step.onnx"
+ORT_GRAPH_FILES = TRAIN_STEP_FILE, EVALUATE_STEP_FILE
+"""What the engine on any ONNX Runtime reads."""
 
 _DTYPES = {"float32": ElementType.FLOAT, "int64": ElementType.INT64}
 _OPTIMIZERS = {"sgd": "SGDOptimizerV2", "adamw": "AdamWOptimizer"}
 _GRADIENT_ONLY = frozenset({"MaxPoolGrad"})
+
+MAX_NOISE = 2**20
+"""Random numbers for one example that a step may ask for, in one input."""
 
 _CHECKPOINT_MARK = slice(4, 8), b"ODTC"
 """Where a flatbuffer says of which kind it is, and what it says."""
@@ -25,22 +48,55 @@ _CHECKPOINT_BYTES = 1_024, 128
 """Most of a checkpoint without values: once, and for each parameter beside its name. 100 and 48 are used."""
 
 
-def check_bundle(bundle: Bundle) -> None:
-    """Refuse a bundle that the engine on ONNX Runtime Training should not load.
+def check_bundle(bundle: Bundle, engine: str) -> None:
+    """Refuse a bundle that an engine should not load.
+
+    Args:
+        bundle: with the engine's files.
+        engine: `ORT_TRAINING` or `ORT_GRAPH`.
 
     Raises:
         BundleError: names file, node and cause.
     """
-    missing = {FORWARD_FILE, *ORT_TRAINING_FILES} - bundle.files.keys()
-    if missing:
-        raise BundleError(f"the bundle lacks its files {sorted(missing)}")
+    bundle.require(bundle.manifest.needed(engine))
+    _check_manifest(bundle.manifest)
+    _CHECKS[engine](bundle)
+
+
+def check_forward(bundle: Bundle) -> None:
+    """Refuse a bundle whose forward graph is not what its manifest says; for those who export models.
+
+    Raises:
+        BundleError: names file, node and cause.
+    """
+    bundle.require([FORWARD_FILE])
+    _check_manifest(bundle.manifest)
+    _Interface(bundle, FORWARD_FILE, bundle.manifest.opset).is_forward()
+
+
+def _check_ort_training(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    _check_manifest(manifest)
-    _Interface(bundle, FORWARD_FILE).is_forward()
-    _Interface(bundle, EVALUATION_FILE).is_evaluation()
-    _Interface(bundle, TRAINING_FILE).is_training()
-    _Interface(bundle, OPTIMIZER_FILE).is_optimizer()
+    if manifest.private or manifest.frozen:
+        raise BundleError("private and frozen parameters are not for the engine ort-training")
+    if manifest.optimizer not in _OPTIMIZERS:
+        raise BundleError(f"the optimizer {manifest.optimizer} is not for the engine ort-training")
+    opset = manifest.opset
+    _Interface(bundle, EVALUATION_FILE, opset).is_evaluation()
+    _Interface(bundle, TRAINING_FILE, opset).is_training()
+    _Interface(bundle, OPTIMIZER_FILE, opset).is_optimizer()
     _check_checkpoint(manifest, bundle.files[CHECKPOINT_FILE])
+
+
+def _check_ort_graph(bundle: Bundle) -> None:
+    _Interface(bundle, TRAIN_STEP_FILE, STEP_OPSET).is_train_step()
+    _Interface(bundle, EVALUATE_STEP_FILE, STEP_OPSET).is_evaluate_step()
+    bundle.frozen()
+    bundle.first_private()
+
+
+_CHECKS: Mapping[str, Callable[[Bundle], None]] = MappingProxyType(
+    {ORT_TRAINING: _check_ort_training, ORT_GRAPH: _check_ort_graph}
+)
 
 
 def _check_manifest(manifest: BundleManifest) -> None:
@@ -60,15 +116,13 @@ def _check_manifest(manifest: BundleManifest) -> None:
 class _Interface:
     """One scanned graph, held to what the manifest says of it."""
 
-    def __init__(self, bundle: Bundle, file: str) -> None:
+    def __init__(self, bundle: Bundle, file: str, opset: int) -> None:
         self._file = file
         self._manifest = bundle.manifest
-        self._graph: ScannedGraph = scan_graph(
-            file, bundle.files[file], opset=bundle.manifest.opset, ir=bundle.manifest.ir
-        )
+        self._graph: ScannedGraph = scan_graph(file, bundle.files[file], opset=opset, ir=bundle.manifest.ir)
 
     def is_forward(self) -> None:
-        self._takes([_batch(self._manifest.input), *self._parameters()])
+        self._takes([_batch(self._manifest.input), *_values(everything(self._manifest))])
         self._gives([_batch(self._manifest.output)])
         self._uses_only_standard_operators()
 
@@ -97,10 +151,51 @@ class _Interface:
         if not all(value.sequence and value.dtype == ElementType.FLOAT for value in self._graph.inputs[2:]):
             raise self._error("takes something else than parameters, gradients and moments")
 
+    def is_evaluate_step(self) -> None:
+        manifest = self._manifest
+        batch = [_batch(manifest.input), _batch(manifest.label), _example_weights(manifest, EXAMPLE_WEIGHTS)]
+        self._takes([*batch, *_values(everything(manifest))])
+        self._gives([_LOSS, _batch(manifest.output)])
+        self._uses_only_standard_operators()
+
+    def is_train_step(self) -> None:
+        """Everything it takes has a meaning, and its outputs are the loss and what becomes of its inputs."""
+        manifest, inputs = self._manifest, self._graph.inputs
+        expected = _step_inputs(manifest)
+        for value in inputs:
+            if value.name.startswith(NOISE):
+                self._is_noise(value)
+            elif value != expected.get(value.name):
+                raise self._error(f"takes {_in_words(value)}, which no step of its manifest has")
+        parameters = {each.name for each in everything(manifest)}
+        needed = {manifest.input.name, manifest.label.name, EXAMPLE_WEIGHTS, GRADIENT_WEIGHTS, *parameters}
+        given = {value.name for value in inputs}
+        if not needed <= given:
+            raise self._error(f"does not take {sorted(needed - given)}")
+        trained = {NEW + each.name for each in trained_parameters(manifest)}
+        moments = {NEW + name for name in given if name.startswith(MOMENTS)}
+        names = [value.name for value in self._graph.outputs]
+        if names[:1] != [LOSS] or set(names[1:]) != trained | moments:
+            raise self._error(f"gives {names[:5]} …, not the loss and every trained parameter")
+        for value in self._graph.outputs[1:]:
+            if value._replace(name=value.name.removeprefix(NEW)) != expected[value.name.removeprefix(NEW)]:
+                raise self._error(f"gives {_in_words(value)}, of another shape than it takes")
+        self._uses_only_standard_operators()
+
+    def _is_noise(self, value: Value) -> None:
+        if (
+            value.sequence
+            or value.dtype != ElementType.FLOAT
+            or not value.shape
+            or value.shape[0] is not None
+        ):
+            raise self._error(f"takes {_in_words(value)} as noise")
+        sizes = [size or MAX_NOISE + 1 for size in value.shape[1:]]
+        if math.prod(sizes) > MAX_NOISE:
+            raise self._error(f"takes {_in_words(value)} as noise, at most {MAX_NOISE:,} numbers an example")
+
     def _parameters(self) -> list[Value]:
-        return [
-            Value(each.name, ElementType.FLOAT, each.shape) for each in self._manifest.parameters.parameters
-        ]
+        return _values(self._manifest.parameters.parameters)
 
     def _takes(self, expected: Sequence[Value]) -> None:
         self._are("inputs", self._graph.inputs, expected)
@@ -132,6 +227,41 @@ class _Interface:
 
     def _error(self, gist: str) -> BundleError:
         return BundleError(f"{self._file}: {gist}")
+
+
+def trained_parameters(manifest: BundleManifest) -> tuple[Parameter, ...]:
+    """Shared and private parameters, in order."""
+    return manifest.parameters.parameters + (manifest.private.parameters if manifest.private else ())
+
+
+def everything(manifest: BundleManifest) -> tuple[Parameter, ...]:
+    """Shared, private and frozen parameters, in order."""
+    return trained_parameters(manifest) + (manifest.frozen.parameters if manifest.frozen else ())
+
+
+def _values(parameters: Iterable[Parameter]) -> list[Value]:
+    return [Value(each.name, ElementType.FLOAT, each.shape) for each in parameters]
+
+
+def _example_weights(manifest: BundleManifest, name: str) -> Value:
+    return Value(name, ElementType.FLOAT, (None, *(1,) * len(manifest.output.shape)))
+
+
+def _step_inputs(manifest: BundleManifest) -> dict[str, Value]:
+    values = [
+        _batch(manifest.input),
+        _batch(manifest.label),
+        _example_weights(manifest, EXAMPLE_WEIGHTS),
+        _example_weights(manifest, GRADIENT_WEIGHTS),
+        *(Value(name, ElementType.FLOAT, ()) for name in (RATE, CORRECTED_RATE, FLOOR)),
+        *_values(everything(manifest)),
+    ]
+    values += [
+        Value(prefix + each.name, ElementType.FLOAT, each.shape)
+        for each in trained_parameters(manifest)
+        for prefix in (ANCHOR, *MOMENTS)
+    ]
+    return {value.name: value for value in values}
 
 
 _LOSS = Value("", ElementType.FLOAT, ())

@@ -4,6 +4,7 @@ Every refusal names the cause and the fix, because the model comes from a data s
 """
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from models.builder import IR_VERSION
 from models.bundle import Tensor
 from models.errors import ModelError
-from models.layout import ParameterTable, Vector
+from models.layout import Parameter, ParameterTable, Vector
 
 MAX_MODEL_BYTES = 2**30
 OPSETS = range(12, 22)
@@ -29,11 +30,15 @@ _OUTPUTS_FOR_GRADIENT = {"LayerNormalization": 3, "Dropout": 2}
 class Forward(Struct, frozen=True):
     """A forward model that passed every check.
 
+    Its parameters are the float32 initializers that have an axis and that a node reads, in initializer order.
+
     Attributes:
         model: our own copy, IR 10, outputs that gradients need declared.
         input: float32.
         output: float32.
-        parameters: the initializers that train: float32, with an axis, read by a node; in initializer order.
+        parameters: those that are trained and shared.
+        private: those that each device trains for itself and keeps.
+        frozen: those that nobody trains.
         opset: of the default domain.
     """
 
@@ -41,12 +46,18 @@ class Forward(Struct, frozen=True):
     input: Tensor
     output: Tensor
     parameters: ParameterTable
+    private: ParameterTable | None
+    frozen: ParameterTable | None
     opset: int
 
     def weights(self) -> Vector:
-        """The values of the parameters, float32, shape (d,)."""
-        names = {parameter.name for parameter in self.parameters.parameters}
-        return self.parameters.flatten(
+        """The values of the shared parameters, float32, shape (d,)."""
+        return self.values(self.parameters)
+
+    def values(self, table: ParameterTable) -> Vector:
+        """The values of the parameters of a table, float32."""
+        names = {parameter.name for parameter in table.parameters}
+        return table.flatten(
             {
                 tensor.name: numpy_helper.to_array(tensor)
                 for tensor in self.model.graph.initializer
@@ -54,12 +65,38 @@ class Forward(Struct, frozen=True):
             }
         )
 
+    @property
+    def trained(self) -> tuple[Parameter, ...]:
+        """Shared and private parameters."""
+        return self.parameters.parameters + (self.private.parameters if self.private else ())
 
-def read_forward(source: onnx.ModelProto | bytes) -> Forward:
+    @property
+    def everything(self) -> tuple[Parameter, ...]:
+        """Shared, private and frozen parameters."""
+        return self.trained + (self.frozen.parameters if self.frozen else ())
+
+
+class Roles(Struct, frozen=True):
+    """Which parameters are not shared, by patterns of their names as in a shell (`fnmatch`).
+
+    Attributes:
+        frozen: not trained; wins over `private`.
+        private: trained, but never leave the device.
+    """
+
+    frozen: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+
+
+ALL_SHARED = Roles()
+
+
+def read_forward(source: onnx.ModelProto | bytes, roles: Roles = ALL_SHARED) -> Forward:
     """Check a forward model.
 
     Args:
         source: the model or its serialised bytes; not changed.
+        roles: of its parameters.
 
     Raises:
         ModelError: it cannot be trained as it is.
@@ -80,11 +117,14 @@ def read_forward(source: onnx.ModelProto | bytes) -> Forward:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"not a valid ONNX model: {error}") from error
+    shared, private, frozen = _by_role(_parameters(graph), roles)
     return Forward(
         model=model,
         input=_single(graph.input, "input"),
         output=_single(graph.output, "output"),
-        parameters=_parameters(graph),
+        parameters=_table(shared),
+        private=_table(private) if private else None,
+        frozen=_table(frozen) if frozen else None,
         opset=opset,
     )
 
@@ -166,20 +206,42 @@ def _single(values: Any, kind: str) -> Tensor:
     return Tensor(value.name, "float32", shape)
 
 
-def _parameters(graph: Any) -> ParameterTable:
+def _parameters(graph: Any) -> list[Any]:
     used = {name for node in _nodes(graph) for name in node.input}
-    trained = [
+    found = [
         tensor
         for tensor in graph.initializer
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 0 and tensor.name in used
     ]
-    if not trained:
+    if not found:
         raise ModelError("the model has no float32 initializers: there is nothing to train")
-    for tensor in trained:
+    for tensor in found:
         if not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise ModelError(f"initial weight {tensor.name!r} holds NaN or infinity")
+    return found
+
+
+def _by_role(tensors: list[Any], roles: Roles) -> tuple[list[Any], list[Any], list[Any]]:
+    names = [tensor.name for tensor in tensors]
+    for pattern in (*roles.frozen, *roles.private):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ModelError(f"no parameter is called {pattern!r}; the model has {', '.join(names)[:1000]}")
+
+    def is_one_of(tensor: Any, patterns: tuple[str, ...]) -> bool:
+        return any(fnmatchcase(tensor.name, pattern) for pattern in patterns)
+
+    frozen = [tensor for tensor in tensors if is_one_of(tensor, roles.frozen)]
+    rest = [tensor for tensor in tensors if not is_one_of(tensor, roles.frozen)]
+    private = [tensor for tensor in rest if is_one_of(tensor, roles.private)]
+    shared = [tensor for tensor in rest if not is_one_of(tensor, roles.private)]
+    if not shared:
+        raise ModelError("every parameter is frozen or private: nothing is left to learn together")
+    return shared, private, frozen
+
+
+def _table(tensors: list[Any]) -> ParameterTable:
     try:
-        return ParameterTable.of((tensor.name, tuple(tensor.dims)) for tensor in trained)
+        return ParameterTable.of((tensor.name, tuple(tensor.dims)) for tensor in tensors)
     except ValueError as error:
         raise ModelError(str(error)) from error
 

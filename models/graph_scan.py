@@ -31,8 +31,8 @@ from models.onnx_schema import (
 from models.protobuf_reader import Message, Reader
 from models.tensor_scan import MAX_ELEMENTS, MAX_NUMBERS, check_shape, check_tensor
 
-MAX_NODES = 5_000
-"""The training graph of 60 dense layers has 550."""
+MAX_NODES = 10_000
+"""The training graph of 60 dense layers has 550, of an LSTM over 256 samples about 2,500."""
 
 MAX_NAME_BYTES = 1_024
 """A parameter's name has up to 256; the gradient builder puts a few names together."""

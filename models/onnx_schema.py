@@ -182,16 +182,19 @@ DOMAINS = frozenset(
     }
 )
 
-# Every forward operator that the training engine has a gradient for, and what stands on paths that need none;
-# then what losses and gradients add. None runs a graph of its own, none reads a file.
+# What models, losses and gradients are made of: standard operators, and those of ONNX Runtime Training. None
+# runs a graph of its own, none reads a file.
 _STANDARD_OPERATORS = """
-    Abs Add And ArgMax ArgMin Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos Div Dropout
-    Equal Erf Exp Expand Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm
-    GlobalAveragePool Greater GreaterOrEqual Identity LSTM LayerNormalization LeakyRelu Less
-    LessOrEqual Log LogSoftmax MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow Range Reciprocal
-    ReduceL2 ReduceLogSumExp ReduceMean ReduceSum Relu Reshape Round ScatterElements ScatterND Shape
-    Sigmoid Sign Sin Size Slice Softmax SoftmaxCrossEntropyLoss Split Sqrt Squeeze Sub Sum Tanh Tile
-    TopK Transpose Trilu Unsqueeze Where Xor MaxPoolGrad
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant
+    ConstantOfShape Conv ConvTranspose Cos CumSum Div Dropout Elu Equal Erf Exp Expand Flatten
+    Floor GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater
+    GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LSTM
+    LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool MaxPoolGrad
+    MaxUnpool Min Mod Mul Neg Not OneHot Or Pad Pow RNN Range Reciprocal ReduceL2
+    ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Round
+    ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax
+    SoftmaxCrossEntropyLoss Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile TopK
+    Transpose Trilu Unsqueeze Where Xor
 """
 
 _TRAINING_OPERATORS = """

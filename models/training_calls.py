@@ -18,8 +18,8 @@ from protocol.plan import Training
 LENGTH = 4
 """Bytes of a frame's length prefix."""
 
-MAX_FRAME_BYTES = 4 * MAX_PARAMETERS + MAX_BUNDLE_BYTES + 65_536
-"""A call holds one weight vector, one bundle and little else."""
+MAX_FRAME_BYTES = 8 * MAX_PARAMETERS + MAX_BUNDLE_BYTES + 65_536
+"""A call holds the weights, shared and private, one bundle and little else."""
 
 OUT_OF_MEMORY_EXIT = 12
 """Exit code of a worker that had no memory left to answer with; the number of ENOMEM."""
@@ -33,15 +33,19 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         bundle_id: SHA-256 that `bundle` must have.
-        bundle: the encoded bundle; None when this worker was sent it before.
+        bundle: the encoded bundle with the engine's files; None when this worker was sent it before.
+        engine: which one is to load it.
         weights: of the global model.
+        private: the device's own parameters; None begins with the bundle's.
         dataset: path of the data file.
         holdout: as for `load_dataset`.
     """
 
     bundle_id: Hash
     bundle: Annotated[bytes, Meta(max_length=MAX_BUNDLE_BYTES)] | None
+    engine: str
     weights: Weights
+    private: Weights | None
     dataset: str
     holdout: Annotated[float, Meta(gt=0.0, le=1.0)]
 
@@ -83,6 +87,7 @@ class TrainResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
 
     Attributes:
         weights: the local model.
+        private: the device's own parameters after training; empty when the model has none.
         examples: distinct examples trained on.
         training_loss: mean over all steps.
         evaluated: number of held-out examples.
@@ -92,6 +97,7 @@ class TrainResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
     """
 
     weights: Weights
+    private: Weights
     examples: int
     training_loss: float
     evaluated: int

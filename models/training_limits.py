@@ -4,7 +4,7 @@ import contextlib
 import math
 import resource
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -25,10 +25,12 @@ class TrainingLimits(Struct, frozen=True, forbid_unknown_fields=True):
             with their default sizes reach 236, evaluating 256 examples at once. 512 leave a machine of
             1 GB the other half.
         cpu_seconds: processor time of one call, beside its deadline: what a round may cost a battery.
+        engine: the only one to train with; None takes the fastest that machine and bundle have.
     """
 
     memory_limit_mb: Annotated[int, Meta(ge=256, le=2**20)] = 512
     cpu_seconds: Annotated[int, Meta(ge=1, le=10**6)] = 1800
+    engine: Literal["ort-graph", "ort-training"] | None = None
 
 
 DEFAULT_LIMITS = TrainingLimits()

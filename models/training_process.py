@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 import msgspec
 import numpy as np
 
+from models.bundle import ORT_GRAPH
 from models.errors import OUT_OF_MEMORY, OUT_OF_TIME, TrainingFailedError
 from models.layout import Vector
 from models.training_calls import (
@@ -75,17 +76,21 @@ class TrainingWorker:
         *,
         seed: int,
         deadline: float,
+        engine: str = ORT_GRAPH,
+        private: bytes | None = None,
         holdout: float = 0.2,
     ) -> TrainResult:
         """Evaluate the weights on the held-out data, then train them on the rest.
 
         Args:
-            bundle: encoded; the caller has checked its hash against a signed manifest.
-            weights: the global model, float32 (d,).
+            bundle: encoded, with the engine's files; the caller has checked it against a signed manifest.
+            weights: the shared parameters, float32 (d,).
             training: settings of the local training.
             dataset: the `.npz` file.
             seed: of sampling and shuffling, >= 0.
             deadline: seconds from the call's turn until the process is killed.
+            engine: which one loads the bundle.
+            private: the device's own parameters, of an earlier result; None begins with the bundle's.
             holdout: as for `load_dataset`.
 
         Raises:
@@ -94,7 +99,9 @@ class TrainingWorker:
         call = Train(
             bundle_id=hashlib.sha256(bundle).digest(),
             bundle=bundle,
+            engine=engine,
             weights=_encode(weights),
+            private=private,
             dataset=str(dataset),
             holdout=holdout,
             training=training,
@@ -103,13 +110,22 @@ class TrainingWorker:
         return await self._call(call, TrainResult, deadline)
 
     async def evaluate(
-        self, bundle: bytes, weights: Vector, dataset: Path, *, deadline: float, holdout: float = 0.2
+        self,
+        bundle: bytes,
+        weights: Vector,
+        dataset: Path,
+        *,
+        deadline: float,
+        engine: str = ORT_GRAPH,
+        holdout: float = 0.2,
     ) -> EvaluateResult:
         """Evaluate the weights on the held-out data; arguments and errors as for `train`."""
         call = Evaluate(
             bundle_id=hashlib.sha256(bundle).digest(),
             bundle=bundle,
+            engine=engine,
             weights=_encode(weights),
+            private=None,
             dataset=str(dataset),
             holdout=holdout,
         )

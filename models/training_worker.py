@@ -119,7 +119,8 @@ class Worker:
         data = self._load_dataset(call)
         data.check(bundle.manifest, Path(call.dataset))
         weights = _decode(call.weights)
-        before = engine.evaluate(weights, data.x_test, data.y_test)
+        private = None if call.private is None else _decode(call.private)
+        before = engine.evaluate(weights, data.x_test, data.y_test, private=private)
         match call:
             case Evaluate():
                 return EvaluateResult(
@@ -129,9 +130,10 @@ class Worker:
                     seconds=time.monotonic() - began,
                 )
             case Train(training=training, seed=seed):
-                after = engine.fit(weights, data.x, data.y, training, seed=seed)
+                after = engine.fit(weights, data.x, data.y, training, seed=seed, private=private)
                 return TrainResult(
                     weights=after.weights.astype("<f4", copy=False).tobytes(),
+                    private=after.private.astype("<f4", copy=False).tobytes(),
                     examples=after.examples,
                     training_loss=after.loss,
                     evaluated=before.examples,
@@ -147,7 +149,7 @@ class Worker:
             if hashlib.sha256(job.bundle).digest() != job.bundle_id:
                 raise BundleError("the bundle's bytes do not have its hash")
             bundle = Bundle.decode(job.bundle)
-            self._engine = (job.bundle_id, bundle, load_engine(bundle))
+            self._engine = (job.bundle_id, bundle, load_engine(bundle, job.engine))
         return self._engine[1:]
 
     def _load_dataset(self, job: Job) -> Dataset:

@@ -24,6 +24,9 @@ Delta = Annotated[float, Meta(ge=1e-100, le=1e-2)]
 Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 """Seconds, at most a day."""
 
+Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
+"""Of names, as in a shell: `*`, `?`, `[abc]`."""
+
 PrivacyMode = Literal["none", "central", "distributed"]
 """Who adds noise to a sum: nobody, the coordinator, or each device its part."""
 Loss = Literal["cross_entropy", "mse", "bce", "l1", "huber"]
@@ -39,11 +42,15 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         catalog: name of a model in `models.catalog`.
         parameters: its sizes, for example {"channels": 6, "window": 128, "classes": 7}.
         onnx: path of a forward ONNX model, relative to the plan's folder.
+        frozen: parameters that nobody trains, by patterns of their names ("conv1.*"); fetched once.
+        private: parameters that each device trains for itself and never sends, likewise.
     """
 
     catalog: Annotated[str, Meta(max_length=64)] | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     onnx: str | None = None
+    frozen: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
+    private: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):

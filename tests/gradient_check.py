@@ -27,7 +27,9 @@ DIRECTIONS = 12
 STEP = 1e-6
 
 
-def assert_gradient_is_right(model: onnx.ModelProto, loss: Loss = "mse", *, batch: int = 5, seed: int = 0) -> None:
+def assert_gradient_is_right(
+    model: onnx.ModelProto, loss: Loss = "mse", *, batch: int = 5, seed: int = 0
+) -> None:
     """Compare directional derivatives in random directions.
 
     Args:

@@ -6,6 +6,7 @@ bundle that they read, never in the meaning of a step.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +14,19 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from models.bundle import BundleManifest
-from models.errors import DIVERGED, DatasetError, TrainingFailedError
-from models.layout import Vector
+from models.errors import DIVERGED, BundleError, DatasetError, TrainingFailedError
+from models.layout import ParameterTable, Vector
 from protocol.plan import Training
 
 Examples = NDArray[Any]
 """Inputs (float32) or labels (int64 or float32); the first axis is the example."""
+
+
+EVALUATION_BATCH = 256
+"""Examples evaluated at once; bounds the memory of activations."""
+
+QUIET = 3
+"""ONNX Runtime's severity "error"."""
 
 
 class FitResult(Struct, frozen=True):
@@ -29,12 +37,14 @@ class FitResult(Struct, frozen=True):
         examples: how many distinct examples were used.
         steps: optimizer steps taken.
         loss: mean training loss over all steps, each weighted by its batch.
+        private: the new private parameters, float32 (p,); empty when the model has none.
     """
 
     weights: Vector
     examples: int
     steps: int
     loss: float
+    private: Vector
 
 
 class Evaluation(Struct, frozen=True):
@@ -56,7 +66,16 @@ class TrainingEngine(Protocol):
 
     name: str
 
-    def fit(self, weights: Vector, x: Examples, y: Examples, settings: Training, *, seed: int) -> FitResult:
+    def fit(
+        self,
+        weights: Vector,
+        x: Examples,
+        y: Examples,
+        settings: Training,
+        *,
+        seed: int,
+        private: Vector | None = None,
+    ) -> FitResult:
         """Train from `weights` on the device's examples.
 
         Args:
@@ -64,7 +83,9 @@ class TrainingEngine(Protocol):
             x: float32 (n, *input shape), n >= 1.
             y: labels (n, *label shape) in the manifest's dtype.
             settings: epochs, batch size, learning rate, proximal term; at most `max_examples` are used.
-            seed: of sampling and shuffling; the same seed repeats the training exactly on this machine.
+            seed: of sampling, shuffling and dropout; the same seed repeats the training exactly on this
+                machine.
+            private: the device's own parameters, float32 (p,), finite; None begins with the bundle's.
 
         Raises:
             TrainingFailedError: weights that are not of this model, or that are or became non-finite.
@@ -72,17 +93,18 @@ class TrainingEngine(Protocol):
         """
         ...
 
-    def evaluate(self, weights: Vector, x: Examples, y: Examples) -> Evaluation:
+    def evaluate(
+        self, weights: Vector, x: Examples, y: Examples, *, private: Vector | None = None
+    ) -> Evaluation:
         """Loss and accuracy of `weights` on the examples; arguments and errors as for `fit`."""
         ...
 
 
-def check_weights(manifest: BundleManifest, weights: Vector) -> None:
+def check_weights(table: ParameterTable, weights: Vector) -> None:
     """Refuse a vector that is not of this model or not finite (engines themselves accept NaN)."""
-    if weights.shape != (manifest.parameters.size,) or weights.dtype != np.float32:
-        expected = manifest.parameters.size
+    if weights.shape != (table.size,) or weights.dtype != np.float32:
         raise TrainingFailedError(
-            "weights", f"got {weights.dtype} {weights.shape}, the model has float32 ({expected},)"
+            "weights", f"got {weights.dtype} {weights.shape}, the model has float32 ({table.size},)"
         )
     if not np.isfinite(weights).all():
         raise TrainingFailedError("weights", "the weights hold NaN or infinity")
@@ -149,3 +171,21 @@ def check_trained(weights: Vector, loss: float) -> None:
     """Refuse the result of a training that ran away."""
     if not (math.isfinite(loss) and np.isfinite(weights).all()):
         raise TrainingFailedError(DIVERGED, "NaN or infinity after training; lower training.learning_rate")
+
+
+@contextmanager
+def native(what: str) -> Iterator[None]:
+    """Errors of the library as ours; it raises RuntimeError and several classes of its own.
+
+    Raises:
+        BundleError: the graph is at fault.
+        MemoryError: an allocation failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BundleError):
+            raise
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise MemoryError(f"{what}: {error}") from error
+        raise BundleError(f"{what}: {error}") from error

@@ -14,14 +14,49 @@ import onnx
 
 from models.builder import IR_VERSION
 from models.bundle_scan import ORT_TRAINING_FILES
+from models.engines import ort_training
 from models.engines.ort_training import training_package
 from models.errors import ModelError
 from models.forward import Forward
-from protocol.plan import Loss, Optimizer
+from protocol.plan import Loss, Optimizer, Training
 
 _OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 _ONE_AT_A_TIME = Lock()
 """The generator keeps its state in module globals, and prints to a file descriptor of the whole process."""
+
+
+_OPERATORS_WITHOUT = frozenset(
+    [
+        *("AveragePool", "BatchNormalization", "ConvTranspose", "Elu", "GlobalMaxPool", "GroupNormalization"),
+        *("HardSwish", "InstanceNormalization", "Pad", "RNN", "Resize", "Softplus", "Softsign"),
+    ]
+)
+"""It has no gradient for them, or one that kills the process (AveragePool) or forgets statistics."""
+
+_LOSSES = frozenset({"cross_entropy", "mse", "bce"})
+_INITIAL_H = 5
+"""The input of GRU and LSTM without which their gradient cannot be built."""
+
+
+def objection(forward: Forward, training: Training) -> str | None:
+    """Why this engine cannot train a model; None when it can."""
+    return next(_objections(forward, training), None)
+
+
+def _objections(forward: Forward, training: Training) -> Iterator[str]:
+    if not ort_training.is_installed():
+        yield "onnxruntime-training-cpu is not installed here"
+    if forward.private or forward.frozen:
+        yield "it shares every parameter"
+    if training.optimizer not in _OPTIMIZERS or training.loss not in _LOSSES:
+        yield f"it has no loss {training.loss} or no optimizer {training.optimizer}"
+    if training.momentum or training.weight_decay or training.gradient_clip:
+        yield "it has no momentum, weight decay or clip"
+    for node in forward.model.graph.node:
+        if node.op_type in _OPERATORS_WITHOUT:
+            yield f"it has no gradient for {node.op_type}"
+        if node.op_type in {"GRU", "LSTM"} and (len(node.input) <= _INITIAL_H or not node.input[_INITIAL_H]):
+            yield f"its {node.op_type} needs initial_h"
 
 
 def generate(forward: Forward, loss: Loss, optimizer: Optimizer) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bundle import Bundle, BundleManifest
+from models.bundle import ORT_TRAINING, Bundle, BundleManifest
 from models.bundle_scan import (
     CHECKPOINT_FILE,
     EVALUATION_FILE,
@@ -28,6 +28,8 @@ from models.bundle_scan import (
     check_bundle,
 )
 from models.engines.interface import (
+    EVALUATION_BATCH,
+    QUIET,
     Evaluation,
     Examples,
     FitResult,
@@ -36,6 +38,7 @@ from models.engines.interface import (
     check_trained,
     check_weights,
     count_correct,
+    native,
     sample,
 )
 from models.errors import BundleError, EngineUnavailableError
@@ -47,12 +50,7 @@ if TYPE_CHECKING:
 
     from protocol.plan import Training
 
-EVALUATION_BATCH = 256
-"""Examples evaluated at once; bounds the memory of activations."""
-
 _PACKAGE = "onnxruntime.training"
-_QUIET = 3
-"""ONNX Runtime's severity "error"."""
 
 
 def is_installed() -> bool:
@@ -109,10 +107,10 @@ class OrtTrainingEngine:
         MemoryError: loading them took more memory than this process may have.
     """
 
-    name: str = "ort-training"
+    name: str = ORT_TRAINING
 
     def __init__(self, bundle: Bundle) -> None:
-        check_bundle(bundle)
+        check_bundle(bundle, self.name)
         package = training_package()
         self._ort, self._api = package["ort"], package["api"]
         self._manifest = bundle.manifest
@@ -120,9 +118,18 @@ class OrtTrainingEngine:
         with self._open(np.zeros(self._manifest.parameters.size, dtype=np.float32)):
             pass
 
-    def fit(self, weights: Vector, x: Examples, y: Examples, settings: "Training", *, seed: int) -> FitResult:
+    def fit(
+        self,
+        weights: Vector,
+        x: Examples,
+        y: Examples,
+        settings: "Training",
+        *,
+        seed: int,
+        private: Vector | None = None,  # noqa: ARG002 - no bundle of this engine has any
+    ) -> FitResult:
         """See `TrainingEngine.fit`."""
-        check_weights(self._manifest, weights)
+        check_weights(self._manifest.parameters, weights)
         check_examples(self._manifest, x, y)
         random = np.random.default_rng(seed)
         chosen = sample(len(x), settings, random)
@@ -134,11 +141,18 @@ class OrtTrainingEngine:
                 seen, steps = seen + len(batch), steps + 1
             trained = session.weights()
         check_trained(trained, loss_sum)
-        return FitResult(trained, len(chosen), steps, loss_sum / seen)
+        return FitResult(trained, len(chosen), steps, loss_sum / seen, np.empty(0, dtype=np.float32))
 
-    def evaluate(self, weights: Vector, x: Examples, y: Examples) -> Evaluation:
+    def evaluate(
+        self,
+        weights: Vector,
+        x: Examples,
+        y: Examples,
+        *,
+        private: Vector | None = None,  # noqa: ARG002 - no bundle of this engine has any
+    ) -> Evaluation:
         """See `TrainingEngine.evaluate`."""
-        check_weights(self._manifest, weights)
+        check_weights(self._manifest.parameters, weights)
         check_examples(self._manifest, x, y)
         loss_sum, correct = 0.0, 0
         with self._open(weights) as session:
@@ -155,29 +169,11 @@ class OrtTrainingEngine:
         with TemporaryDirectory(prefix="fedfleet-") as folder:
             for name, content in self._files.items():
                 (Path(folder) / name).write_bytes(content)
-            with _native("the training graphs cannot be loaded"):
+            with native("the training graphs cannot be loaded"):
                 session = _Session(self._ort, self._api, Path(folder), weights, self._manifest)
         if (size := session.module.get_parameters_size(trainable_only=True)) != weights.size:
             raise BundleError(f"the graph has {size} parameters, its manifest {weights.size}")
         yield session
-
-
-@contextmanager
-def _native(what: str) -> "Iterator[None]":
-    """Errors of the library as ours; it raises RuntimeError and several classes of its own.
-
-    Raises:
-        BundleError: the graph is at fault.
-        MemoryError: an allocation failed.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, BundleError):
-            raise
-        if isinstance(error, MemoryError) or "alloc" in str(error):
-            raise MemoryError(f"{what}: {error}") from error
-        raise BundleError(f"{what}: {error}") from error
 
 
 class _Session:
@@ -187,7 +183,7 @@ class _Session:
         self._output = manifest.output.shape
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _QUIET
+        options.log_severity_level = QUIET
         self._state = api.CheckpointState.load_checkpoint(folder / CHECKPOINT_FILE)
         self.module = api.Module(
             folder / TRAINING_FILE, self._state, folder / EVALUATION_FILE, session_options=options
@@ -200,7 +196,7 @@ class _Session:
 
     def step(self, x: Examples, y: Examples, proximal: float) -> float:
         """One optimizer step; returns the batch's mean loss before it."""
-        with _native("a training step failed"):
+        with native("a training step failed"):
             self.module.train()
             loss, output, *_ = self.module(x, y)
             self._check_output(output, x)
@@ -209,14 +205,14 @@ class _Session:
             for name, parameter in self._state.parameters:
                 gradient = parameter.grad
                 gradient += proximal * (parameter.data - self._anchor[name])
-        with _native("a step of the optimizer failed"):
+        with native("a step of the optimizer failed"):
             self.optimizer.step()
             self.module.lazy_reset_grad()
         return loss
 
     def evaluate(self, x: Examples, y: Examples) -> tuple[float, Any]:
         """Mean loss and outputs of a batch."""
-        with _native("an evaluation failed"):
+        with native("an evaluation failed"):
             self.module.eval()
             loss, output = self.module(x, y)
             self._check_output(output, x)

@@ -1,5 +1,5 @@
-"""From a forward graph to one graph that trains: the gradient by vector-Jacobian products, in standard operators.
+"""From a forward graph to one that trains: gradients by vector-Jacobian products, in standard operators.
 
-Reverse accumulation as in Griewank and Walther 2008, Evaluating Derivatives, chapter 3. A device needs nothing
+Reverse accumulation as in Griewank and Walther 2008, Evaluating Derivatives, chapter 3. A device needs none
 of this: it runs the graphs that come out.
 """

@@ -9,15 +9,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from models.errors import ModelError
+from models.step_inputs import NOISE
 
 Dim = int | str
-"""Length of an axis; a word is one that is known only when the graph runs, the batch above all. Equal words are
-equal lengths."""
+"""Length of an axis; a word is one that is known only when the graph runs, above all the batch. Equal words
+are equal lengths."""
 
 Shape = tuple[Dim, ...]
-
-NOISE = "noise/"
-"""Inputs whose names begin so want uniform numbers."""
 
 
 class Node(NamedTuple):
@@ -98,8 +96,8 @@ class StepGraph:
         """
         if name not in self._shapes:
             raise ModelError(
-                f"the shape of {name!r} cannot be known before the model runs; export it with fixed sizes, only"
-                " the batch dynamic"
+                f"the shape of {name!r} cannot be known before the model runs; export it with fixed sizes,"
+                " only the batch dynamic"
             )
         return self._shapes[name]
 
@@ -116,7 +114,7 @@ class StepGraph:
 
     def is_float(self, name: str) -> bool:
         """Whether it holds float32: only that can have a gradient."""
-        return self._types.get(name) == TensorProto.FLOAT
+        return bool(self._types.get(name) == TensorProto.FLOAT)
 
     def constant_of(self, name: str) -> NDArray[Any] | None:
         """The values of a constant; None for anything that is computed."""
@@ -153,7 +151,9 @@ class StepGraph:
         """A node with one output; inputs at the end that are "" are left out."""
         return self.node_of(operator, inputs, 1, **attributes)[0]
 
-    def node_of(self, operator: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> tuple[str, ...]:
+    def node_of(
+        self, operator: str, inputs: Sequence[str], outputs: int, **attributes: Any
+    ) -> tuple[str, ...]:
         """A node with several outputs."""
         names = tuple(self.fresh(operator.lower()) for _ in range(outputs))
         self.add(operator, inputs, names, **attributes)
@@ -209,7 +209,7 @@ class StepGraph:
         self.updates[parameter] = value
 
     def reshape(self, value: str, shape: Shape, like: str = "") -> str:
-        """`value` in this shape; where more than one axis is dynamic, the shape that `like` has at run time."""
+        """`value` in this shape; where several axes are dynamic, the shape that `like` has at run time."""
         dynamic = [size for size in shape if not isinstance(size, int)]
         if len(dynamic) > 1:
             return self.node("Reshape", value, self.node("Shape", like))

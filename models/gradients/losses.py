@@ -1,7 +1,7 @@
 """The loss of each example, and its gradient by the model's output.
 
-Each example has a weight; in a batch of n they are 1/n, and 0 for one that only fills the batch up. The loss is
-the weighted sum of the examples' losses, and so is its gradient.
+Each example has a weight; in a batch of n they are 1/n, and 0 for one that only fills the batch up. The loss
+is the weighted sum of the examples' losses, and so is its gradient.
 """
 
 import math
@@ -51,7 +51,9 @@ def _cross_entropy(step: StepGraph, logits: str, label: str) -> Judged:
     classes = step.sizes(logits)[-1]
     chance = step.node("LogSoftmax", logits, axis=-1)
     picked = step.node("OneHot", label, step.constant(classes, np.int64), step.constant([0.0, 1.0]))
-    losses = step.node("Neg", step.node("ReduceSum", step.node("Mul", chance, picked), step.integers(1), keepdims=1))
+    losses = step.node(
+        "Neg", step.node("ReduceSum", step.node("Mul", chance, picked), step.integers(1), keepdims=1)
+    )
     return Judged(losses, step.node("Sub", step.node("Exp", chance), picked))
 
 

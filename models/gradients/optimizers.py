@@ -4,19 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from models.gradients.graph import StepGraph
+from models.step_inputs import ANCHOR, BETAS, CORRECTED_RATE, FLOOR, MOMENTS, NEW, RATE
 from protocol.plan import Training
-
-BETAS = 0.9, 0.999
-"""Decay of the two moments of AdamW (Kingma and Ba 2015, Algorithm 1)."""
-
-EPSILON = 1e-6
-"""Floor under AdamW's root; what ONNX Runtime Training takes, too."""
-
-NEW = "new/"
-MOMENTS = "momentum/", "moment1/", "moment2/"
-ANCHOR = "anchor/"
-RATE, CORRECTED_RATE, FLOOR = "learning_rate", "corrected_rate", "floor"
-"""Scalars: the rate; for AdamW, of step t, rate sqrt(1 - b2^t) / (1 - b1^t) and epsilon sqrt(1 - b2^t)."""
 
 
 class Slots(NamedTuple):
@@ -45,7 +34,7 @@ def is_plain(training: Training) -> bool:
     )
 
 
-def add_optimizer(step: StepGraph, training: Training, gradients: Mapping[str, str]) -> dict[str, str]:
+def add_optimizer(step: StepGraph, training: Training, gradients: Mapping[str, str]) -> list[str]:
     """Add the step of every parameter; outputs are called `new/<parameter>`, `new/moment1/<parameter>` ….
 
     Order: proximal term, clip of the whole gradient's L2 norm, optimizer with decoupled weight decay
@@ -57,17 +46,16 @@ def add_optimizer(step: StepGraph, training: Training, gradients: Mapping[str, s
         gradients: parameter to its gradient; of a plain step, to gradient times minus the rate.
 
     Returns:
-        Output to the input that it is in the next step.
+        The outputs; each without `new/` is an input of the next step.
     """
     if is_plain(training):
-        return dict(_output(step, name, step.node("Sum", change, name)) for name, change in gradients.items())
+        return [_output(step, name, step.node("Sum", change, name)) for name, change in gradients.items()]
     gradients = {name: _pulled(step, training, name, gradient) for name, gradient in gradients.items()}
     if training.gradient_clip:
         gradients = _clipped(step, training.gradient_clip, gradients)
-    following: dict[str, str] = {}
-    for name, gradient in gradients.items():
-        following.update(_stepped(step, training, name, gradient))
-    return following
+    return [
+        output for name, gradient in gradients.items() for output in _stepped(step, training, name, gradient)
+    ]
 
 
 def _pulled(step: StepGraph, training: Training, name: str, gradient: str) -> str:
@@ -79,7 +67,7 @@ def _pulled(step: StepGraph, training: Training, name: str, gradient: str) -> st
 
 
 def _clipped(step: StepGraph, limit: float, gradients: Mapping[str, str]) -> dict[str, str]:
-    """Pascanu et al. 2013, ICML, Algorithm 1: the same factor for all, 1 where the norm is within the limit."""
+    """Pascanu et al. 2013, ICML, Algorithm 1: one factor for all, 1 where the norm is within the limit."""
     squares = [step.node("ReduceSumSquare", gradient, keepdims=0) for gradient in gradients.values()]
     norm = step.node("Sqrt", step.node("Sum", *squares))
     longest = step.node("Max", norm, step.constant(limit))
@@ -87,7 +75,7 @@ def _clipped(step: StepGraph, limit: float, gradients: Mapping[str, str]) -> dic
     return {name: step.node("Mul", gradient, factor) for name, gradient in gradients.items()}
 
 
-def _stepped(step: StepGraph, training: Training, name: str, gradient: str) -> dict[str, str]:
+def _stepped(step: StepGraph, training: Training, name: str, gradient: str) -> list[str]:
     kept = name
     if training.weight_decay > 0:
         shrunk = step.node("Mul", step.scaled(name, training.weight_decay), RATE)
@@ -97,18 +85,18 @@ def _stepped(step: StepGraph, training: Training, name: str, gradient: str) -> d
     if training.momentum > 0:
         return _momentum(step, training.momentum, name, kept, gradient)
     change = step.node("Mul", gradient, RATE)
-    return dict([_output(step, name, step.node("Sub", kept, change))])
+    return [_output(step, name, step.node("Sub", kept, change))]
 
 
-def _momentum(step: StepGraph, decay: float, name: str, kept: str, gradient: str) -> dict[str, str]:
+def _momentum(step: StepGraph, decay: float, name: str, kept: str, gradient: str) -> list[str]:
     """Sutskever et al. 2013, ICML, as PyTorch writes it: v' = m v + g, w' = w - rate v'."""
     slot = MOMENTS[0] + name
     velocity = step.node("Add", step.scaled(slot, decay), gradient)
     moved = step.node("Sub", kept, step.node("Mul", velocity, RATE))
-    return dict([_output(step, name, moved), _output(step, slot, velocity)])
+    return [_output(step, name, moved), _output(step, slot, velocity)]
 
 
-def _adam(step: StepGraph, name: str, kept: str, gradient: str) -> dict[str, str]:
+def _adam(step: StepGraph, name: str, kept: str, gradient: str) -> list[str]:
     """Kingma and Ba 2015, end of section 2: the corrections of the bias are in the rate and in the floor."""
     (first, second), (one, two) = BETAS, (MOMENTS[1] + name, MOMENTS[2] + name)
     mean = step.node("Add", step.scaled(one, first), step.scaled(gradient, 1 - first))
@@ -116,11 +104,9 @@ def _adam(step: StepGraph, name: str, kept: str, gradient: str) -> dict[str, str
     variance = step.node("Add", step.scaled(two, second), square)
     root = step.node("Add", step.node("Sqrt", variance), FLOOR)
     moved = step.node("Sub", kept, step.node("Mul", step.node("Div", mean, root), CORRECTED_RATE))
-    return dict(
-        [_output(step, name, moved), _output(step, one, mean), _output(step, two, variance)]
-    )
+    return [_output(step, name, moved), _output(step, one, mean), _output(step, two, variance)]
 
 
-def _output(step: StepGraph, name: str, value: str) -> tuple[str, str]:
+def _output(step: StepGraph, name: str, value: str) -> str:
     step.rename(value, NEW + name)
-    return NEW + name, name
+    return NEW + name

@@ -1,7 +1,7 @@
 """The graphs of the engine `ort-graph`: one optimizer step, and one evaluation of a batch.
 
-    train_step      (input, label, example_weights, gradient_weights, noise/…, parameters, scalars, anchor/…, moments)
-                    -> (loss, new/<parameter> …, new/<moment> …)
+    train_step      (input, label, example_weights, noise/…, parameters, gradient_weights, scalars, anchor/…,
+                     moments) -> (loss, new/<parameter> …, new/<moment> …)
     evaluate_step   (input, label, example_weights, parameters) -> (loss, output)
 
 Every input beyond the weights of the examples is there only if the plan needs it. The batch is dynamic.
@@ -18,29 +18,22 @@ from models.builder import IR_VERSION
 from models.bundle import Tensor
 from models.errors import ModelError
 from models.forward import Forward
-from models.gradients.graph import StepGraph
+from models.gradients.graph import Shape, StepGraph
 from models.gradients.losses import Judged, add_loss
-from models.gradients.optimizers import (
+from models.gradients.optimizers import add_optimizer, is_plain, slots_of
+from models.gradients.rules import NO_GRADIENT, RULES, Rule
+from models.step_inputs import (
     ANCHOR,
     CORRECTED_RATE,
+    EXAMPLE_WEIGHTS,
     FLOOR,
+    GRADIENT_WEIGHTS,
+    LOSS,
     NEW,
     RATE,
-    add_optimizer,
-    is_plain,
-    slots_of,
+    STEP_OPSET,
 )
-from models.gradients.rules import NO_GRADIENT, RULES, Rule
 from protocol.plan import Training
-
-STEP_OPSET = 21
-"""The newest that onnxruntime 1.19 knows; one version, so that a rule need not know how an operator used to be."""
-
-LOSS = "loss"
-EXAMPLE_WEIGHTS = "example_weights"
-"""Of the loss: 1/n each, 0 for an example that fills up a batch."""
-GRADIENT_WEIGHTS = "gradient_weights"
-"""Of the gradient: the same, or times minus the learning rate when a step is nothing but that."""
 
 
 def build_train_step(forward: Forward, label: Tensor, training: Training) -> bytes:
@@ -55,21 +48,20 @@ def build_train_step(forward: Forward, label: Tensor, training: Training) -> byt
         ModelError: an operator has no gradient here; names the node.
     """
     step = _begin(forward)
-    trained = [parameter.name for parameter in forward.parameters.parameters]
+    trained = [parameter.name for parameter in forward.trained]
     _mark(step, trained)
     saved = _run_forward(step)
     judged = add_loss(step, training.loss, forward.output.name, label.name)
     _add_total(step, judged)
     seed = step.node("Mul", judged.slope, GRADIENT_WEIGHTS)
     gradients = _run_backward(step, saved, {forward.output.name: seed})
-    kept = {name: step.node("Identity", name) for name in trained if name not in gradients}
-    following = add_optimizer(
-        step, training, {name: gradients[name] for name in trained if name in gradients}
-    )
-    for name, value in {**kept, **step.updates}.items():
-        step.rename(value, NEW + name)
-        following[NEW + name] = name
-    return _model(step, forward, label, _inputs(forward, training, trained), [LOSS, *following])
+    moved = [name for name in trained if name in gradients]
+    renewed = add_optimizer(step, training, {name: gradients[name] for name in moved})
+    for name in trained:
+        if name not in gradients:
+            step.rename(step.updates.get(name) or step.node("Identity", name), NEW + name)
+            renewed.append(NEW + name)
+    return _model(step, forward, label, _inputs(forward, training, moved), [LOSS, *renewed])
 
 
 def build_evaluate_step(forward: Forward, label: Tensor, training: Training) -> bytes:
@@ -85,7 +77,7 @@ def _begin(forward: Forward) -> StepGraph:
     model = forward.model
     if forward.opset != STEP_OPSET:
         model = version_converter.convert_version(model, STEP_OPSET)
-    return StepGraph(model, [parameter.name for parameter in forward.parameters.parameters])
+    return StepGraph(model, [parameter.name for parameter in forward.everything])
 
 
 def _mark(step: StepGraph, trained: Sequence[str]) -> None:
@@ -141,22 +133,20 @@ def _add_total(step: StepGraph, judged: Judged) -> None:
     step.add("ReduceSum", [weighted], [LOSS], keepdims=0)
 
 
-def _inputs(
-    forward: Forward, training: Training, trained: Sequence[str]
-) -> dict[str, tuple[int | str, ...]]:
-    """Float inputs that only this plan needs, with their shapes."""
-    shapes = {parameter.name: parameter.shape for parameter in forward.parameters.parameters}
+def _inputs(forward: Forward, training: Training, moved: Sequence[str]) -> dict[str, Shape]:
+    """Float inputs that only this plan needs, with their shapes; `moved` have a gradient."""
+    shapes = {parameter.name: parameter.shape for parameter in forward.trained}
     slots = slots_of(training)
     ones = (1,) * len(forward.output.shape)
-    inputs: dict[str, tuple[int | str, ...]] = {GRADIENT_WEIGHTS: ("batch", *ones)}
+    inputs: dict[str, Shape] = {GRADIENT_WEIGHTS: ("batch", *ones)}
     if not is_plain(training):
         inputs[RATE] = ()
     if training.optimizer == "adamw":
         inputs |= {CORRECTED_RATE: (), FLOOR: ()}
     if slots.anchors:
-        inputs |= {ANCHOR + name: shapes[name] for name in trained}
+        inputs |= {ANCHOR + name: shapes[name] for name in moved}
     for prefix in slots.moments:
-        inputs |= {prefix + name: shapes[name] for name in trained}
+        inputs |= {prefix + name: shapes[name] for name in moved}
     return inputs
 
 
@@ -164,18 +154,18 @@ def _model(
     step: StepGraph,
     forward: Forward,
     label: Tensor,
-    more: Mapping[str, tuple[int | str, ...]],
+    more: Mapping[str, Shape],
     outputs: Sequence[str],
 ) -> bytes:
-    parameters = {parameter.name: parameter.shape for parameter in forward.parameters.parameters}
+    parameters = {parameter.name: parameter.shape for parameter in forward.everything}
     ones = (1,) * len(forward.output.shape)
-    floats: dict[str, tuple[int | str, ...]] = {
+    floats: dict[str, Shape] = {
         EXAMPLE_WEIGHTS: ("batch", *ones),
         **{name: ("batch", *sizes) for name, sizes in step.noises},
         **parameters,
         **more,
     }
-    shapes = {**floats, LOSS: (), forward.output.name: ("batch", *forward.output.shape)}
+    shapes: dict[str, Shape] = {**floats, LOSS: (), forward.output.name: ("batch", *forward.output.shape)}
     graph = helper.make_graph(
         step.nodes,
         forward.model.graph.name,
@@ -196,7 +186,7 @@ def _model(
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _value(name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> Any:
+def _value(name: str, shape: Shape, dtype: str = "float32") -> Any:
     kind = TensorProto.INT64 if dtype == "int64" else TensorProto.FLOAT
     return helper.make_tensor_value_info(name, kind, shape)
 

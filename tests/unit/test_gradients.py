@@ -24,7 +24,9 @@ def test_the_catalog(name: str, sizes: dict[str, int], loss: Loss) -> None:
     assert_gradient_is_right(build_model(name, sizes, seed=1), loss)
 
 
-def _dense_around(*body: onnx.NodeProto, width: int = 6, out: int | None = None, **more: np.ndarray) -> onnx.ModelProto:
+def _dense_around(
+    *body: onnx.NodeProto, width: int = 6, out: int | None = None, **more: np.ndarray
+) -> onnx.ModelProto:
     """input (batch, 6) -> MatMul -> "h" (batch, width) -> body -> "z" -> MatMul -> output (batch, 3)."""
     random = np.random.default_rng(3)
     tensors = {
@@ -45,7 +47,10 @@ def _dense_around(*body: onnx.NodeProto, width: int = 6, out: int | None = None,
 
 @pytest.mark.parametrize(
     "operator",
-    "Abs Cos Elu Erf Exp Gelu LeakyRelu LogSoftmax Neg Relu Sigmoid Sin Softmax Softplus Tanh Identity".split(),
+    [
+        *("Abs", "Cos", "Elu", "Erf", "Exp", "Gelu", "Identity", "LeakyRelu", "LogSoftmax", "Neg", "Relu"),
+        *("Sigmoid", "Sin", "Softmax", "Softplus", "Tanh"),
+    ],
 )
 def test_one_input(operator: str) -> None:
     assert_gradient_is_right(_dense_around(onnx.helper.make_node(operator, ["h"], ["z"])))

@@ -18,9 +18,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 NO_GRADIENT = frozenset(
-    """
-    And ArgMax ArgMin Ceil Constant ConstantOfShape Equal Floor Greater GreaterOrEqual IsInf IsNaN Less
-    LessOrEqual Not OneHot Or Range Round Shape Sign Size Xor
-    """.split()
+    [
+        *("And", "ArgMax", "ArgMin", "Ceil", "Constant", "ConstantOfShape", "Equal", "Floor", "Greater"),
+        *("GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "OneHot", "Or", "Range", "Round"),
+        *("Shape", "Sign", "Size", "Xor"),
+    ]
 )
 """Operators that are constant almost everywhere: no gradient goes back, and none is missing."""

@@ -197,9 +197,7 @@ RULES: Mapping[str, Rule] = {
     "Sin": _unary(lambda step, node, dy: step.node("Mul", dy, step.node("Cos", node.inputs[0]))),
     "Softmax": _unary(_softmax),
     "Softplus": _unary(_softplus),
-    "Sqrt": _unary(
-        lambda step, node, dy: step.node("Div", step.scaled(dy, 0.5), node.outputs[0])
-    ),
+    "Sqrt": _unary(lambda step, node, dy: step.node("Div", step.scaled(dy, 0.5), node.outputs[0])),
     "Sub": Rule(_sub),
     "Sum": Rule(_add),
     "Tanh": _unary(_tanh),

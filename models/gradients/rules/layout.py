@@ -43,8 +43,7 @@ def _concat(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> S
 
 def _split(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Sequence[str]:
     parts = [
-        gradient or _zeros_like(step, output)
-        for gradient, output in zip(upstream, node.outputs, strict=True)
+        gradient or _zeros_like(step, output) for gradient, output in zip(upstream, node.outputs, strict=True)
     ]
     return step.node("Concat", *parts, axis=node.attributes.get("axis", 0)), ""
 
@@ -111,13 +110,11 @@ def _scatter_rows(step: StepGraph, like: str, axis: int, rows: str, gradient: st
     zeros = step.node("ConstantOfShape", shape)
     index = step.node("Unsqueeze", rows, step.integers(1))
     summed = step.node("ScatterND", zeros, index, gradient, reduction="add")
-    return (
-        step.node("Transpose", summed, perm=[order.index(one) for one in range(rank)]) if axis else summed
-    )
+    return step.node("Transpose", summed, perm=[order.index(one) for one in range(rank)]) if axis else summed
 
 
 def _dropout(step: StepGraph, node: Node) -> Saved:
-    """Inverted dropout; which elements fall follows from noise that comes from outside, so a seed repeats it."""
+    """Inverted dropout; what falls follows from noise that comes from outside, so a seed repeats it."""
     rate = step.constant_of(node.input(1)) if node.input(1) else np.float32(0.5)
     if rate is None or not 0 <= float(np.reshape(rate, ())) < 1:
         raise node.error("its ratio must be a constant in [0, 1)")
@@ -136,7 +133,9 @@ def _dropped(step: StepGraph, _node: Node, upstream: Sequence[str], saved: Saved
 def _length(step: StepGraph, node: Node, name: str, axis: int) -> int:
     size: Any = step.shape(name)[axis]
     if not isinstance(size, int):
-        raise node.error(f"axis {axis} of {name!r} must have a fixed length; the batch cannot be cut or joined")
+        raise node.error(
+            f"axis {axis} of {name!r} must have a fixed length; the batch cannot be cut or joined"
+        )
     return size
 
 

@@ -15,7 +15,9 @@ def _mean(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Seq
     axes, shape = axes_of(step, node), step.shape(node.inputs[0])
     sizes = [shape[axis] for axis in axes]
     if not all(isinstance(size, int) for size in sizes):
-        raise node.error("a mean over the batch makes examples depend on one another; average other axes only")
+        raise node.error(
+            "a mean over the batch makes examples depend on one another; average other axes only"
+        )
     factor = 1 / math.prod(int(size) for size in sizes)
     return (_spread(step, node, step.scaled(upstream[0], factor), axes), "")
 
