@@ -16,8 +16,8 @@ from protocol.chunks import Assembly, BlobRef
 from protocol.errors import ProtocolError
 
 KEPT = 16
-"""Contents kept, by last use: of two plans that take turns the manifest, up to four files of an engine, frozen
-and private weights, and the newest weights."""
+"""Contents kept, by last use: of two plans that take turns the manifest, up to four files of an engine,
+frozen and private weights, and the newest weights."""
 
 _log = structlog.get_logger(__name__)
 

@@ -1,7 +1,6 @@
 """A model's private parameters: trained on this device, kept here, never sent.
 
-One file for each model, raw little-endian float32. Nobody waits for them: who loses them begins again with the
-bundle's.
+One file for each model, raw little-endian float32. Who loses them begins again with those of the bundle.
 """
 
 import contextlib

@@ -17,6 +17,7 @@ from models.bundle import (
     PRIVATE_FILE,
     Bundle,
     BundleManifest,
+    Step,
     Tensor,
 )
 from models.bundle_scan import (
@@ -77,7 +78,7 @@ def build_bundle(model: onnx.ModelProto | bytes, training: Training, *, roles: R
             opset=forward.opset,
             ir=IR_VERSION,
             loss=training.loss,
-            optimizer=training.optimizer,
+            step=Step.of(training),
             input=forward.input,
             label=label,
             output=forward.output,

@@ -17,7 +17,7 @@ from models.errors import BundleError
 from models.layout import MAX_PARAMETERS, ParameterTable, Shape, TensorName, Vector
 from protocol.chunks import BlobRef, check
 from protocol.errors import ProtocolError
-from protocol.plan import Loss, Optimizer
+from protocol.plan import Loss, Optimizer, Training
 
 MAX_GRAPH_BYTES = 16 * 2**20
 """Graphs hold no weights: the largest seen has 0.5 MiB. The rest is room for embedded constants."""
@@ -59,6 +59,27 @@ class Tensor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     shape: Shape
 
 
+class Step(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is built into the graph of a step; see `protocol.plan.Training`, whose keys these are."""
+
+    optimizer: Optimizer
+    momentum: float
+    weight_decay: float
+    gradient_clip: float | None
+    proximal: float
+
+    @classmethod
+    def of(cls, training: Training) -> "Step":
+        """The part of a plan's training that is built in."""
+        return cls(
+            training.optimizer,
+            training.momentum,
+            training.weight_decay,
+            training.gradient_clip,
+            training.proximal,
+        )
+
+
 class BundleManifest(Struct, frozen=True, forbid_unknown_fields=True):
     """What is in a bundle.
 
@@ -68,7 +89,7 @@ class BundleManifest(Struct, frozen=True, forbid_unknown_fields=True):
         opset: of the default ONNX domain in the forward graph.
         ir: ONNX IR version of every graph.
         loss: the training graph's loss; the mean over a batch.
-        optimizer: the local optimizer.
+        step: what else is built into its step.
         input: what the model reads.
         label: what the loss compares with; shape () of int64 classes for cross-entropy, else like `output`.
         output: what the model computes; logits for cross-entropy and bce.
@@ -85,7 +106,7 @@ class BundleManifest(Struct, frozen=True, forbid_unknown_fields=True):
     opset: Annotated[int, Meta(ge=12, le=21)]
     ir: Annotated[int, Meta(ge=3, le=10)]
     loss: Loss
-    optimizer: Optimizer
+    step: Step
     input: Tensor
     label: Tensor
     output: Tensor

@@ -78,8 +78,6 @@ def _check_ort_training(bundle: Bundle) -> None:
     manifest = bundle.manifest
     if manifest.private or manifest.frozen:
         raise BundleError("private and frozen parameters are not for the engine ort-training")
-    if manifest.optimizer not in _OPTIMIZERS:
-        raise BundleError(f"the optimizer {manifest.optimizer} is not for the engine ort-training")
     opset = manifest.opset
     _Interface(bundle, EVALUATION_FILE, opset).is_evaluation()
     _Interface(bundle, TRAINING_FILE, opset).is_training()
@@ -143,9 +141,9 @@ class _Interface:
 
     def is_optimizer(self) -> None:
         """One node; what flows in are the parameters, their gradients and the optimizer's own state."""
-        expected = (MICROSOFT, _OPTIMIZERS[self._manifest.optimizer])
+        expected = (MICROSOFT, _OPTIMIZERS[self._manifest.step.optimizer])
         if [(node.domain, node.operator) for node in self._graph.nodes] != [expected]:
-            raise self._error(f"is not the optimizer {self._manifest.optimizer}")
+            raise self._error(f"is not the optimizer {self._manifest.step.optimizer}")
         if self._graph.inputs[:2] != (_RATE, _STEP):
             raise self._error("does not take learning_rate and step")
         if not all(value.sequence and value.dtype == ElementType.FLOAT for value in self._graph.inputs[2:]):

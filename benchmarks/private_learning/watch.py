@@ -74,7 +74,7 @@ class Watches:
 def task() -> Watches:
     """Natural split: a device for each person."""
     model = build_model("cnn1d", {"channels": CHANNELS, "window": WINDOW, "classes": CLASSES}, seed=SEED)
-    bundle = build_bundle(model, loss="cross_entropy", optimizer="sgd")
+    bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="sgd"))
     return Watches(load_watch("subject"), bundle, initial_weights(model))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from models.bundle import BundleManifest
+from models.bundle import BundleManifest, Step
 from models.errors import DIVERGED, BundleError, DatasetError, TrainingFailedError
 from models.layout import ParameterTable, Vector
 from protocol.plan import Training
@@ -88,7 +88,8 @@ class TrainingEngine(Protocol):
             private: the device's own parameters, float32 (p,), finite; None begins with the bundle's.
 
         Raises:
-            TrainingFailedError: weights that are not of this model, or that are or became non-finite.
+            TrainingFailedError: settings that the bundle was not built for; weights that are not of this
+                model, or that are or became non-finite.
             DatasetError: arrays that do not fit the model.
         """
         ...
@@ -108,6 +109,17 @@ def check_weights(table: ParameterTable, weights: Vector) -> None:
         )
     if not np.isfinite(weights).all():
         raise TrainingFailedError("weights", "the weights hold NaN or infinity")
+
+
+def check_settings(manifest: BundleManifest, settings: Training) -> None:
+    """Refuse settings that the bundle was not built for: its step would do something else.
+
+    Raises:
+        TrainingFailedError: they differ.
+    """
+    built, wanted = (manifest.loss, manifest.step), (settings.loss, Step.of(settings))
+    if built != wanted:
+        raise TrainingFailedError("bundle", f"it was built for {built}, the round asks for {wanted}")
 
 
 def check_examples(manifest: BundleManifest, x: Examples, y: Examples) -> None:

@@ -1,6 +1,7 @@
 """The engine on any ONNX Runtime: one graph is one step, and the loop around it is here.
 
-Needs nothing but `InferenceSession`, so it runs with every onnxruntime, the training build included. Graphs are loaded from bytes; the interpreter's lock is free while they run.
+Needs nothing but `InferenceSession`, so every onnxruntime will do, that of the training build, too. Graphs are
+loaded from bytes; the interpreter's lock is free while they run.
 """
 
 import math
@@ -22,6 +23,7 @@ from models.engines.interface import (
     FitResult,
     batches,
     check_examples,
+    check_settings,
     check_trained,
     check_weights,
     count_correct,
@@ -93,6 +95,7 @@ class OrtGraphEngine:
         private: Vector | None = None,
     ) -> FitResult:
         """See `TrainingEngine.fit`."""
+        check_settings(self._manifest, settings)
         check_weights(self._manifest.parameters, weights)
         check_examples(self._manifest, x, y)
         random = np.random.default_rng(seed)

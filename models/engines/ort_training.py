@@ -35,6 +35,7 @@ from models.engines.interface import (
     FitResult,
     batches,
     check_examples,
+    check_settings,
     check_trained,
     check_weights,
     count_correct,
@@ -129,6 +130,7 @@ class OrtTrainingEngine:
         private: Vector | None = None,  # noqa: ARG002 - no bundle of this engine has any
     ) -> FitResult:
         """See `TrainingEngine.fit`."""
+        check_settings(self._manifest, settings)
         check_weights(self._manifest.parameters, weights)
         check_examples(self._manifest, x, y)
         random = np.random.default_rng(seed)

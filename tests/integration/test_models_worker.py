@@ -84,7 +84,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     model = build_model("mlp", {"features": 6, "classes": 2, "hidden": 8}, seed=1)
     dataset = tmp_path / "data.npz"
     write_examples(dataset)
-    bundle = build_bundle(model, loss="cross_entropy", optimizer="sgd").encode()
+    bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="sgd")).encode()
     bench = Bench(TrainingWorker(), bundle, initial_weights(model), dataset)
     yield bench
     await bench.worker.close()
@@ -124,8 +124,7 @@ async def test_the_process_lives_on_and_computes_what_the_engine_computes(bench:
         x, y = data["x"][:32], data["y"][:32]
     bundle = build_bundle(
         build_model("mlp", {"features": 6, "classes": 2, "hidden": 8}, 1),
-        loss="cross_entropy",
-        optimizer="sgd",
+        Training(),
     )
     here = load_engine(bundle).fit(bench.weights, x, y, Training(), seed=7)
     assert here.weights.tobytes() == first.weights
@@ -142,7 +141,7 @@ async def test_another_bundle_and_a_changed_file_are_noticed(bench: Bench) -> No
     write_examples(bench.dataset, seed=2)
     other_data = await bench.train()
     model = build_model("logistic", {"features": 6, "classes": 2}, seed=1)
-    bench.bundle = build_bundle(model, loss="cross_entropy", optimizer="adamw").encode()
+    bench.bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="adamw")).encode()
     bench.weights = initial_weights(model)
     other_model = await bench.train()
 
@@ -272,7 +271,7 @@ async def test_secrets_in_the_environment_do_not_reach_the_process(
 
 async def test_more_memory_or_time_than_allowed_is_said_with_the_setting_to_change(bench: Bench) -> None:
     model = build_model("mlp", {"features": 6, "classes": 2, "hidden": 3000}, seed=1)
-    bench.bundle = build_bundle(model, loss="cross_entropy", optimizer="adamw").encode()
+    bench.bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="adamw")).encode()
     bench.weights = initial_weights(model)
     bench.worker = TrainingWorker(TrainingLimits(memory_limit_mb=256))
     try:

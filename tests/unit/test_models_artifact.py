@@ -30,7 +30,7 @@ def sensor(seed: int = 1) -> onnx.ModelProto:
 
 
 def bundle_of(model: Any, loss: Loss = "cross_entropy", optimizer: Optimizer = "sgd") -> Bundle:
-    return build_bundle(model, loss=loss, optimizer=optimizer)
+    return build_bundle(model, Training(loss=loss, optimizer=optimizer))
 
 
 def graph(
@@ -66,13 +66,14 @@ def test_the_bytes_depend_on_the_graph_and_not_on_the_weights_or_on_what_came_be
 def test_the_bytes_are_the_same_in_another_process() -> None:
     program = (
         "from models.artifact import build_bundle; from models.catalog import build_model;"
+        "from protocol.plan import Training;"
         f"model = build_model('cnn1d', {SENSOR}, 1);"
-        "print(build_bundle(model, loss='cross_entropy', optimizer='sgd').id.hex())"
+        "print(build_bundle(model, Training()).manifest.id.hex())"
     )
 
     answer = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
 
-    assert answer.stdout.strip() == bundle_of(sensor()).id.hex()
+    assert answer.stdout.strip() == bundle_of(sensor()).manifest.id.hex()
     assert answer.stderr == "", "the generator's noise got out"
 
 

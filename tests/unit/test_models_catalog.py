@@ -42,7 +42,7 @@ def test_every_catalog_model_is_tried_here() -> None:
 @pytest.mark.parametrize(("name", "sizes", "loss"), CASES)
 def test_one_step_follows_the_gradient_of_the_loss(name: str, sizes: Mapping[str, int], loss: Loss) -> None:
     model = build_model(name, sizes, seed=3)
-    bundle = build_bundle(model, loss=loss, optimizer="sgd")
+    bundle = build_bundle(model, Training(loss=loss, optimizer="sgd"))
     engine, weights = load_engine(bundle), initial_weights(model)
     # A little noise moves biases off 0, where ReLU has a corner.
     weights += np.random.default_rng(4).normal(0, 0.05, weights.shape).astype(np.float32)

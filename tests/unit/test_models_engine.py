@@ -6,18 +6,29 @@ from msgspec.structs import replace
 
 from models.artifact import build_bundle, initial_weights
 from models.catalog import build_model
-from models.engines import TrainingEngine, load_engine
+from models.engines import TrainingEngine, available_engines, choose_engine, load_engine
 from models.errors import BundleError, DatasetError, EngineUnavailableError, TrainingFailedError
-from protocol.plan import Loss, Optimizer, Training
+from protocol.plan import Optimizer, Training
+
+PLAIN = Training()
+
+
+@pytest.fixture(params=available_engines(), autouse=True)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for each engine that this machine has."""
+    monkeypatch.setattr(Bench, "name", request.param)
+    return str(request.param)
 
 
 class Bench:
     """One logistic model and 10 examples."""
 
-    def __init__(self, loss: Loss = "cross_entropy", optimizer: Optimizer = "sgd") -> None:
+    name: str
+
+    def __init__(self, training: Training = PLAIN) -> None:
         model = build_model("logistic", {"features": 3, "classes": 2}, seed=1)
-        self.bundle = build_bundle(model, loss=loss, optimizer=optimizer)
-        self.engine: TrainingEngine = load_engine(self.bundle)
+        self.bundle = build_bundle(model, training)
+        self.engine: TrainingEngine = load_engine(self.bundle, self.name)
         self.weights = initial_weights(model)
         random = np.random.default_rng(2)
         self.x = random.normal(size=(10, 3)).astype(np.float32)
@@ -74,11 +85,10 @@ def test_more_examples_than_the_cap_are_not_used() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_training_learns(optimizer: Optimizer) -> None:
-    bench = Bench(optimizer=optimizer)
+    settings = Training(optimizer=optimizer, local_epochs=120, learning_rate=0.3)
+    bench = Bench(settings)
 
-    trained = bench.engine.fit(
-        bench.weights, bench.x, bench.y, Training(local_epochs=120, learning_rate=0.3), seed=0
-    ).weights
+    trained = bench.engine.fit(bench.weights, bench.x, bench.y, settings, seed=0).weights
 
     before, after = (bench.engine.evaluate(w, bench.x, bench.y) for w in (bench.weights, trained))
     assert after.loss_sum < before.loss_sum / 2
@@ -86,35 +96,29 @@ def test_training_learns(optimizer: Optimizer) -> None:
 
 
 def test_adam_starts_anew_every_time() -> None:
-    bench = Bench(optimizer="adamw")
+    settings = Training(optimizer="adamw")
+    bench = Bench(settings)
 
-    first = bench.engine.fit(bench.weights, bench.x, bench.y, Training(), seed=0).weights
-    bench.engine.fit(first, bench.x, bench.y, Training(), seed=1)
+    first = bench.engine.fit(bench.weights, bench.x, bench.y, settings, seed=0).weights
+    bench.engine.fit(first, bench.x, bench.y, settings, seed=1)
 
-    assert np.array_equal(
-        bench.engine.fit(bench.weights, bench.x, bench.y, Training(), seed=0).weights, first
-    )
+    assert np.array_equal(bench.engine.fit(bench.weights, bench.x, bench.y, settings, seed=0).weights, first)
 
 
 def test_the_proximal_term_pulls_towards_the_weights_received() -> None:
-    bench = Bench()
-    settings = Training(local_epochs=20, learning_rate=0.1)
-
-    moved = [
-        float(
-            np.linalg.norm(
-                bench.engine.fit(bench.weights, bench.x, bench.y, each, seed=0).weights - bench.weights
-            )
-        )
-        for each in (replace(settings, proximal=mu) for mu in (0.0, 1.0, 5.0))
-    ]
+    moved = []
+    for mu in (0.0, 1.0, 5.0):
+        settings = Training(local_epochs=20, learning_rate=0.1, proximal=mu)
+        bench = Bench(settings)
+        trained = bench.engine.fit(bench.weights, bench.x, bench.y, settings, seed=0).weights
+        moved.append(float(np.linalg.norm(trained - bench.weights)))
 
     assert moved[0] > moved[1] > moved[2] > 0
 
 
 def test_the_proximal_gradient_is_mu_times_the_distance() -> None:
-    bench = Bench()
     settings = Training(local_epochs=2, learning_rate=0.5, proximal=0.4)
+    bench = Bench(settings)
 
     result = bench.engine.fit(bench.weights, bench.x, bench.y, settings, seed=0).weights
 
@@ -124,7 +128,7 @@ def test_the_proximal_gradient_is_mu_times_the_distance() -> None:
 
 
 def test_binary_cross_entropy_stays_finite_for_extreme_logits() -> None:
-    bench = Bench(loss="bce")
+    bench = Bench(Training(loss="bce"))
     weights = np.full(8, 100.0, dtype=np.float32)
     y = np.zeros((10, 2), dtype=np.float32)
 
@@ -164,7 +168,7 @@ def test_weights_of_another_length_are_refused() -> None:
 
 
 def test_a_training_that_runs_away_is_a_failure() -> None:
-    bench = Bench(loss="mse")
+    bench = Bench(Training(loss="mse"))
     y = np.zeros((10, 2), dtype=np.float32)
 
     with pytest.raises(TrainingFailedError, match=r"diverged.*learning_rate"):
@@ -193,18 +197,27 @@ def test_data_that_the_graph_would_misread_is_refused(name: str, value: np.ndarr
         bench.engine.evaluate(bench.weights, bench.x, bench.y)
 
 
-def test_a_bundle_for_other_engines_only_is_refused_with_the_reason() -> None:
+def test_a_bundle_for_other_engines_only_is_refused_with_the_reason(engine: str) -> None:
     bench = Bench()
-    other = replace(bench.bundle, manifest=replace(bench.bundle.manifest, engines={}))
 
-    with pytest.raises(EngineUnavailableError, match="ort-training: the bundle has no files for it"):
-        load_engine(other)
+    with pytest.raises(EngineUnavailableError, match=r"for ort-graph.*; this machine has abacus"):
+        choose_engine(bench.bundle.manifest, ["abacus"])
+    with pytest.raises(EngineUnavailableError, match="no engine 'abacus'"):
+        load_engine(bench.bundle, "abacus")
+    assert choose_engine(bench.bundle.manifest, ["abacus", engine]) == engine
+
+
+def test_settings_that_the_bundle_was_not_built_for_are_refused() -> None:
+    bench = Bench()
+
+    with pytest.raises(TrainingFailedError, match="bundle: it was built for"):
+        bench.engine.fit(bench.weights, bench.x, bench.y, Training(proximal=0.1), seed=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x01", b"a location", bytes(300)])
-def test_graphs_that_cannot_be_loaded_are_refused(content: bytes) -> None:
+def test_graphs_that_cannot_be_loaded_are_refused(engine: str, content: bytes) -> None:
     bench = Bench()
-    files = bench.bundle.files | {"training_model.onnx": content}
+    file = bench.bundle.manifest.engines[engine][0]
 
     with pytest.raises(BundleError):
-        load_engine(replace(bench.bundle, files=files))
+        load_engine(replace(bench.bundle, files=bench.bundle.files | {file: content}), engine)

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from models.artifact import build_bundle, initial_weights
+from models.bundle import ORT_GRAPH
 from models.catalog import build_model
 from models.training_calls import (
     ANSWERS,
@@ -25,7 +26,7 @@ from models.training_worker import serve
 from protocol.plan import Training
 
 MODEL = build_model("logistic", {"features": 2, "classes": 2}, seed=1)
-BUNDLE = build_bundle(MODEL, loss="cross_entropy", optimizer="sgd").encode()
+BUNDLE = build_bundle(MODEL, Training()).only(ORT_GRAPH).encode()
 
 
 def call(folder: Path) -> Evaluate:
@@ -34,6 +35,8 @@ def call(folder: Path) -> Evaluate:
     return Evaluate(
         bundle_id=hashlib.sha256(BUNDLE).digest(),
         bundle=BUNDLE,
+        engine=ORT_GRAPH,
+        private=None,
         weights=initial_weights(MODEL).tobytes(),
         dataset=str(path),
         holdout=0.5,

@@ -76,7 +76,7 @@ def test_an_impossible_split_is_refused(count: int) -> None:
 
 def test_pooled_data_beats_a_device_on_its_own() -> None:
     model = build_model("cnn1d", {"channels": CHANNELS, "window": WINDOW, "classes": CLASSES}, seed=1)
-    bundle = build_bundle(model, loss="cross_entropy", optimizer="sgd")
+    bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="sgd"))
     devices = load_watch("subject")[:4]
     arguments = (bundle, initial_weights(model), devices, Training())
 
