@@ -41,8 +41,8 @@ from coordinator.state import CoordinatorState
 from coordinator.stored import Model
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
+from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
 from models.training_calls import TrainResult
 from protocol import plan as plans

@@ -11,7 +11,7 @@ from device_agent.ledger import Ledger
 from device_agent.memory import AgentMemory
 from device_agent.settings import AgentSettings, PrivacySettings
 from privacy.accounting import compose, epsilon, rho_for
-from privacy.parameters import Mode
+from privacy.mode import Mode
 from protocol.ids import Order
 from runtime.config import SettingsError, load_settings
 

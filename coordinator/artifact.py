@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from models.artifact import build_bundle, initial_weights
 from models.bundle import Bundle
 from models.catalog import build_model
-from models.engines import choose_engine
 from models.errors import ModelError
 from models.forward import Roles
+from models.installed import choose_engine
 from protocol.chunks import BlobRef, describe
 from protocol.plan import Plan
 
@@ -48,7 +48,7 @@ class Artifact:
         Raises:
             EngineUnavailableError: no engine runs here.
         """
-        engine = choose_engine(self.bundle.manifest)
+        engine = choose_engine(self.bundle.manifest.engines)
         return engine, self.bundle.only(engine).encode()
 
 

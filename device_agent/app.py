@@ -1,28 +1,33 @@
-"""The agent program: offers the device and takes part when invited. Built here, once, from its settings."""
+"""The agent program: offers the device and takes part when invited. Built here, once, from its settings.
+
+A device is idle for most of its life, so nothing that is imported here may need numpy, nor what a round alone
+needs: `Agent._prepare` is the one place that brings them in.
+"""
 
 import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 
 from broker.transport import Delivery, TransportError
 from device_agent.artifacts import ArtifactCache
 from device_agent.conditions import Conditions, read_conditions
+from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.participation import Equipment, Participation
 from device_agent.private_weights import PrivateWeights
 from device_agent.renewal import Renewal, keep_renewed
 from device_agent.settings import AgentSettings
 from models.training_process import TrainingWorker
 from protocol.certificates import Role
-from protocol.device_checks import DeviceContext, check_generation, check_order
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds
 from protocol.messages import Decline, FromCoordinator, Manifest, Offer
+from protocol.order_checks import check_generation, check_order
 from protocol.status import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, decode_status
 from protocol.topics import Topics
 from protocol.transcript import begin
@@ -35,6 +40,9 @@ from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
 from runtime.status_board import StatusBoard
 from runtime.watchdog import watched
+
+if TYPE_CHECKING:
+    from device_agent.participation import Participation
 
 OFFER_INTERVAL = 60.0
 """Seconds between a free device's offers, give or take a quarter; the coordinator forgets it after 150."""
@@ -235,6 +243,17 @@ class Agent:
     def _invited(self, invitation: Opened[Manifest]) -> None:
         """A newer round ends an older one: the coordinator has gone on without telling."""
         previous = self._task
+        if self._participation is not None:
+            self._participation.leave("a newer round has begun")
+        self._participation = self._prepare(invitation)
+        self._task = asyncio.create_task(self._take_part(self._participation, previous))
+        self._task.add_done_callback(_report)
+
+    def _prepare(self, invitation: Opened[Manifest]) -> "Participation":
+        # ruff: noqa: PLC0415 (the first invitation brings in numpy and all that a round needs)
+        from device_agent.participation import Participation, stance_of
+        from protocol.device_checks import DeviceContext
+
         conditions = self._conditions()
         context = DeviceContext(
             own=self._with.device,
@@ -246,15 +265,11 @@ class Agent:
             unmetered=conditions.unmetered,
             started=self._with.clock.unix(),
             min_enrolled_age=self._with.settings.floors.min_enrolled_age,
-            privacy=self._with.stance,
+            privacy=stance_of(self._with),
         )
-        if self._participation is not None:
-            self._participation.leave("a newer round has begun")
-        self._participation = Participation(self._with, invitation, context)
-        self._task = asyncio.create_task(self._take_part(self._participation, previous))
-        self._task.add_done_callback(_report)
+        return Participation(self._with, invitation, context)
 
-    async def _take_part(self, participation: Participation, previous: asyncio.Task[None] | None) -> None:
+    async def _take_part(self, participation: "Participation", previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         try:
@@ -265,7 +280,7 @@ class Agent:
             if self._participation is participation:
                 self._after(participation)
 
-    def _after(self, participation: Participation) -> None:
+    def _after(self, participation: "Participation") -> None:
         self._participation = self._task = None
         round_ = participation.round
         self._rest_until = Seconds(self._with.clock.now() + round_.retry_after)

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from device_agent.errors import DamagedStateError
 from privacy.accounting import compose
-from privacy.parameters import Mode
+from privacy.mode import Mode
 from protocol.errors import MAX_CAUSE, MisuseError
 from protocol.ids import Order
 from runtime.files import append_synced

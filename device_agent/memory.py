@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from device_agent.errors import DamagedStateError
 from device_agent.ledger import EMPTY, Head, Ledger, open_ledger
 from device_agent.ledger import FILE as LEDGER_FILE
-from privacy.parameters import Mode
+from privacy.mode import Mode
 from protocol.errors import MisuseError
 from protocol.ids import ORIGIN, Order
 from runtime.files import write_synced

@@ -1,24 +1,18 @@
 """One round on one device: carries out what the device's half asks for."""
 
 import asyncio
-from dataclasses import dataclass
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from broker.transport import Delivery, Transport, TransportError
-from device_agent.artifacts import ArtifactCache
-from device_agent.memory import AgentMemory
-from device_agent.private_weights import PrivateWeights
-from device_agent.settings import AgentSettings
+from broker.transport import Delivery, TransportError
+from device_agent.equipment import Equipment
 from models.bundle import Bundle, BundleManifest
-from models.engines import available_engines, choose_engine
 from models.errors import DIVERGED, EngineUnavailableError, TrainingFailedError
-from models.training_process import TrainingWorker
+from models.installed import choose_engine
 from privacy.encoding import LocalMetrics
-from privacy.parameters import Mode
-from protocol.certificates import FleetTrust
+from privacy.mode import Mode
 from protocol.chunks import BlobRef
 from protocol.device_checks import DeviceContext
 from protocol.device_privacy import PrivacyStance, privacy_objection
@@ -44,65 +38,27 @@ from protocol.effects import (
 )
 from protocol.errors import MisuseError, PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
-from protocol.ids import DeviceId, Order
+from protocol.ids import Order
 from protocol.messages import MAX_REASON, Decline, FromCoordinator, Manifest
 from protocol.status import DeviceStatus
-from protocol.topics import Topics
-from runtime.clock import Clock
-from runtime.compute import Computer
 from runtime.driver import Driver
-from runtime.entropy import Entropy
 from runtime.files import in_words
-from runtime.identity import Identity
-from runtime.revocations import RevocationKeeper
-from runtime.status_board import StatusBoard
 from runtime.transfers import Uploader, fetch_blob
 from secagg.keys import SECRET_SIZE, Secret
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Equipment:
-    """Everything an agent acts with; built once by `device_agent.app`."""
-
-    settings: AgentSettings
-    identity: Identity
-    trust: FleetTrust
-    revocations: RevocationKeeper
-    topics: Topics
-    transport: Transport
-    board: StatusBoard
-    memory: AgentMemory
-    artifacts: ArtifactCache
-    private: PrivateWeights
-    worker: TrainingWorker
-    computer: Computer
-    clock: Clock
-    entropy: Entropy
-
-    @property
-    def device(self) -> DeviceId:
-        """This device."""
-        return DeviceId(self.identity.name)
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Training engines that it may use, the best first."""
-        only = self.settings.training.engine
-        return tuple(name for name in available_engines() if only in {None, name})
-
-    @property
-    def stance(self) -> PrivacyStance:
-        """What the device insists on now, and what it has spent."""
-        privacy, ledger = self.settings.privacy, self.memory.ledger
-        return PrivacyStance(
-            weakest=privacy.weakest,
-            budget=privacy.epsilon,
-            delta=privacy.delta,
-            spent=ledger.spent,
-            last=ledger.last.order if ledger.last else None,
-        )
+def stance_of(equipment: Equipment) -> PrivacyStance:
+    """What the device insists on now, and what it has spent."""
+    privacy, ledger = equipment.settings.privacy, equipment.memory.ledger
+    return PrivacyStance(
+        weakest=privacy.weakest,
+        budget=privacy.epsilon,
+        delta=privacy.delta,
+        spent=ledger.spent,
+        last=ledger.last.order if ledger.last else None,
+    )
 
 
 class Participation:
@@ -207,7 +163,7 @@ class Participation:
             self.leave(in_words(error))
 
     async def _charge(self, order: Order, mode: Mode, rho: float) -> None:
-        objection = privacy_objection(self.round.manifest, self._with.stance)
+        objection = privacy_objection(self.round.manifest, stance_of(self._with))
         if objection:  # the round before this one was charged after this one's invitation was judged
             self._mute = True
             self.leave(objection)
@@ -228,7 +184,7 @@ class Participation:
         try:
             manifest = BundleManifest.decode(bytes(await self._pull(bundle)))
             self._model = manifest.model_id, manifest.private.size if manifest.private else 0
-            self._engine = choose_engine(manifest, self._with.engines)
+            self._engine = choose_engine(manifest.engines, self._with.engines)
             needed = manifest.needed(self._engine)
             files = {name: bytes(await self._pull(manifest.files[name])) for name in needed}
             return Fetched(Bundle(manifest, files).encode(), await self._pull(weights))

@@ -7,13 +7,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from models.bounds import MAX_GRAPH_BYTES
 from models.builder import IR_VERSION
 from models.bundle import (
     FORWARD_FILE,
     FROZEN_FILE,
-    MAX_GRAPH_BYTES,
-    ORT_GRAPH,
-    ORT_TRAINING,
     PRIVATE_FILE,
     Bundle,
     BundleManifest,
@@ -32,6 +30,7 @@ from models.engines import ort_artifacts
 from models.errors import BundleError, ModelError
 from models.forward import ALL_SHARED, Forward, Roles, read_forward
 from models.gradients.train_step import build_evaluate_step, build_train_step
+from models.installed import ORT_GRAPH, ORT_TRAINING
 from models.layout import Vector
 from protocol.chunks import describe
 from protocol.plan import Loss, Training

@@ -13,20 +13,12 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from models.bounds import MAX_BUNDLE_BYTES, MAX_GRAPH_BYTES, MAX_MANIFEST_BYTES
 from models.errors import BundleError
-from models.layout import MAX_PARAMETERS, ParameterTable, Shape, TensorName, Vector
+from models.layout import ParameterTable, Shape, TensorName, Vector
 from protocol.chunks import BlobRef, check
 from protocol.errors import ProtocolError
 from protocol.plan import Loss, Optimizer, Training
-
-MAX_GRAPH_BYTES = 16 * 2**20
-"""Graphs hold no weights: the largest seen has 0.5 MiB. The rest is room for embedded constants."""
-
-MAX_MANIFEST_BYTES = 8 * 2**20
-"""10,000 parameters with long names."""
-
-MAX_BUNDLE_BYTES = MAX_MANIFEST_BYTES + 8 * MAX_GRAPH_BYTES + 8 * MAX_PARAMETERS
-"""Of one with its files: graphs, frozen and first private weights."""
 
 FORWARD_FILE = "forward.onnx"
 """The forward graph as a pure function: inputs are the model's input, then all shared, private and frozen
@@ -34,9 +26,6 @@ parameters, in table order."""
 
 FROZEN_FILE, PRIVATE_FILE = "frozen", "private"
 """Values of the frozen parameters, and the first ones of the private: raw little-endian float32."""
-
-ORT_GRAPH, ORT_TRAINING = "ort-graph", "ort-training"
-"""Engines that there are files for: on any ONNX Runtime, and on ONNX Runtime Training."""
 
 FileName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,40}(\.onnx)?$")]
 """Never a path: engines write these into a folder of their own."""

@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from models.bundle import FORWARD_FILE, ORT_GRAPH, ORT_TRAINING, Bundle, BundleManifest, Tensor
+from models.bundle import FORWARD_FILE, Bundle, BundleManifest, Tensor
 from models.errors import BundleError
 from models.graph_scan import ScannedGraph, Shape, Value, scan_graph
+from models.installed import ORT_GRAPH, ORT_TRAINING
 from models.layout import Parameter
 from models.onnx_schema import MICROSOFT, STANDARD, ElementType
 from models.step_inputs import (

@@ -13,11 +13,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from models.bounds import MAX_PARAMETERS
 from models.errors import ModelError
-
-MAX_PARAMETERS = 2**26
-"""256 MiB of float32: more than a device of this project's kind can train, and a bound for what a manifest
-may make it allocate."""
 
 Dimension = Annotated[int, Meta(ge=1, le=MAX_PARAMETERS)]
 TensorName = Annotated[str, Meta(min_length=1, max_length=256)]

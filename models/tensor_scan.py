@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from models.layout import MAX_PARAMETERS
+from models.bounds import MAX_PARAMETERS
 from models.onnx_schema import ELEMENT_BYTES, ElementType
 from models.protobuf_reader import Message, Reader, count_varints
 

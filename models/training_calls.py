@@ -10,8 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from models.bundle import MAX_BUNDLE_BYTES
-from models.layout import MAX_PARAMETERS
+from models.bounds import MAX_BUNDLE_BYTES, MAX_PARAMETERS
 from protocol.ids import Hash
 from protocol.plan import Training
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.bundle import MAX_BUNDLE_BYTES
+from models.bounds import MAX_BUNDLE_BYTES
 
 OPEN_FILES = 64
 """The interpreter and ONNX Runtime have about ten open."""

@@ -8,14 +8,12 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import msgspec
-import numpy as np
 
-from models.bundle import ORT_GRAPH
 from models.errors import OUT_OF_MEMORY, OUT_OF_TIME, TrainingFailedError
-from models.layout import Vector
+from models.installed import ORT_GRAPH
 from models.training_calls import (
     ANSWERS,
     LENGTH,
@@ -32,6 +30,9 @@ from models.training_calls import (
 )
 from models.training_limits import DEFAULT_LIMITS, TrainingLimits
 from protocol.plan import Training
+
+if TYPE_CHECKING:  # an agent starts without numpy
+    from models.layout import Vector
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """numpy would otherwise keep a thread and its buffers for every core, for no work of ours."""
@@ -70,7 +71,7 @@ class TrainingWorker:
     async def train(
         self,
         bundle: bytes,
-        weights: Vector,
+        weights: "Vector",
         training: Training,
         dataset: Path,
         *,
@@ -112,7 +113,7 @@ class TrainingWorker:
     async def evaluate(
         self,
         bundle: bytes,
-        weights: Vector,
+        weights: "Vector",
         dataset: Path,
         *,
         deadline: float,
@@ -248,5 +249,5 @@ async def _ask(process: Process, call: Call) -> Answer:
         raise TrainingFailedError("failed", f"the worker's answer is not one: {error}") from error
 
 
-def _encode(weights: Vector) -> bytes:
-    return np.ascontiguousarray(weights, dtype="<f4").tobytes()
+def _encode(weights: "Vector") -> bytes:
+    return weights.astype("<f4", copy=False).tobytes()

@@ -24,8 +24,9 @@ from privacy.encoding import (
     check_delta,
 )
 from privacy.errors import ImplausibleSumError, NotFiniteError
+from privacy.mode import Mode
 from privacy.noise import SIGMA_PARTS, discrete_gaussian
-from privacy.parameters import Mode, NoisedBlock, cost
+from privacy.parameters import NoisedBlock, cost
 from privacy.quantization import Integers, RandomBytes
 
 _UNKNOWN = 0.5

@@ -15,16 +15,14 @@ they are for any C, so adaptive clipping changes no guarantee.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from privacy.accounting import compose, multiplier_of, rho_of, round_rho
 from privacy.blocks import MAX_BOUND, kept_of, ring_bound
 from privacy.errors import ImpossiblePrivacyError
+from privacy.mode import Mode
 from privacy.noise import MAX_SIGMA, SIGMA_PARTS, sigma_in_parts
 from privacy.rounding import squared_sensitivity
 from privacy.survivors import Cohort
-
-Mode = Literal["distributed", "central"]
 
 METRICS_TAIL = 16.0
 """As `blocks.TAIL` for the metrics block, where room costs nothing: 2 exp(-128)."""

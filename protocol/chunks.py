@@ -5,11 +5,11 @@ chunk has a hash of its own, so a wrong one is refused when it arrives, whoever 
 resumes with exactly the chunks that are missing. Chunks may come in any order and more than once.
 """
 
+import mmap
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Annotated
 
-import numpy as np
 from msgspec import Meta, Struct
 
 from protocol.errors import MisuseError, ProtocolError
@@ -140,8 +140,9 @@ class Assembly:
         check(ref)
         self.ref = ref
         self._check_name = check_name
-        # Not zeroed: that would cost as much as filling it, and nobody sees it before it is full.
-        self._view = np.empty(ref.size, np.uint8).data
+        # Pages of its own, which come with the chunks that fill them and are given back at once: a bytearray
+        # would be filled twice, and taken on a peer's word alone.
+        self._view = memoryview(mmap.mmap(-1, ref.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._missing = dict.fromkeys(range(ref.chunks))
         self._hashed = 0
         self._hash = sha256()

@@ -1,4 +1,4 @@
-"""What a device holds a coordinator to, whatever the plan says: order, manifest, sets."""
+"""What a device holds a coordinator to, whatever the plan says: manifest and sets."""
 
 from dataclasses import dataclass, field
 
@@ -6,36 +6,12 @@ from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import check
 from protocol.device_privacy import PrivacyStance, check_noise
 from protocol.device_work import Membership
-from protocol.errors import CertificateError, ManifestError, OrderError, ProtocolError, SetError
-from protocol.ids import DeviceId, Order, UnixTime
+from protocol.errors import CertificateError, ManifestError, ProtocolError, SetError
+from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Manifest
+from protocol.order_checks import check_generation
 from protocol.plan import Eligibility
 from protocol.vector import encoding_of
-
-MAX_JUMP = 2**20
-"""Rounds a coordinator may skip: years of them, yet one forged high number cannot lock a device out."""
-
-
-def check_order(order: Order, seen: Order) -> None:
-    """A round must be newer than every round before it, but not by more than MAX_JUMP in its number.
-
-    Raises:
-        OrderError: it was, or it jumps.
-    """
-    if order <= seen:
-        raise OrderError(f"round {order} is not newer than {seen}")
-    if order.round > seen.round + MAX_JUMP or order.epoch > seen.epoch + MAX_JUMP:
-        raise OrderError(f"round {order} jumps too far ahead of {seen}")
-
-
-def check_generation(order: Order, signer: Certificate) -> None:
-    """A coordinator opens rounds of its own generation, or an older one could go beyond every newer one.
-
-    Raises:
-        ManifestError: it names another.
-    """
-    if order.generation != signer.generation:
-        raise ManifestError(f"a coordinator of generation {signer.generation} signed round {order}")
 
 
 @dataclass(frozen=True)

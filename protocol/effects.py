@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.encoding import LocalMetrics, MeanUpdate
-from privacy.parameters import Mode
+from privacy.mode import Mode
 from protocol.chunks import BlobRef
 from protocol.frames import Opened
 from protocol.ids import DeviceId, Order, Seconds

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from privacy.parameters import Mode
+from privacy.mode import Mode
 from protocol.chunks import BlobRef
 from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import Hash, Name, Order

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError
 
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, ok, warning
-from models.engines import available_engines
 from models.engines.ort_training import training_package
 from models.errors import EngineUnavailableError
+from models.installed import available_engines
 
 OLDEST_PYTHON = (3, 11)
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from msgspec import Struct
 
+from models.bounds import MAX_PARAMETERS
 from models.catalog import autoencoder, cnn1d, cnn2d, logistic, mlp
 from models.errors import ModelError
-from models.layout import MAX_PARAMETERS
 
 
 class CatalogModel(Struct, frozen=True):

@@ -14,10 +14,10 @@ import onnx
 
 from models.builder import IR_VERSION
 from models.bundle_scan import ORT_TRAINING_FILES
-from models.engines import ort_training
 from models.engines.ort_training import training_package
 from models.errors import ModelError
 from models.forward import Forward
+from models.installed import training_folder
 from protocol.plan import Loss, Optimizer, Training
 
 _OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
@@ -44,7 +44,7 @@ def objection(forward: Forward, training: Training) -> str | None:
 
 
 def _objections(forward: Forward, training: Training) -> Iterator[str]:
-    if not ort_training.is_installed():
+    if training_folder() is None:
         yield "onnxruntime-training-cpu is not installed here"
     if forward.private or forward.frozen:
         yield "it shares every parameter"

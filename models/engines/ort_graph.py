@@ -1,19 +1,18 @@
 """The engine on any ONNX Runtime: one graph is one step, and the loop around it is here.
 
-Needs nothing but `InferenceSession`, so every onnxruntime will do, that of the training build, too. Graphs are
+Needs nothing but `InferenceSession`: every onnxruntime will do, that of the training build, too. Graphs are
 loaded from bytes; the interpreter's lock is free while they run.
 """
 
 import math
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bundle import ORT_GRAPH, Bundle, BundleManifest
+from models.bundle import Bundle, BundleManifest
 from models.bundle_scan import EVALUATE_STEP_FILE, TRAIN_STEP_FILE, check_bundle
 from models.engines.interface import (
     EVALUATION_BATCH,
@@ -31,6 +30,7 @@ from models.engines.interface import (
     sample,
 )
 from models.errors import BundleError, EngineUnavailableError
+from models.installed import ORT_GRAPH, available_engines
 from models.layout import ParameterTable, Vector
 from models.step_inputs import (
     ANCHOR,
@@ -53,11 +53,6 @@ if TYPE_CHECKING:
 Tensors = dict[str, NDArray[np.float32]]
 
 
-def is_installed() -> bool:
-    """Whether this machine has an ONNX Runtime; found without importing it."""
-    return find_spec("onnxruntime") is not None
-
-
 class OrtGraphEngine:
     """One bundle's model on plain ONNX Runtime, one thread.
 
@@ -75,7 +70,7 @@ class OrtGraphEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         check_bundle(bundle, self.name)
-        if not is_installed():
+        if not available_engines():
             raise EngineUnavailableError("onnxruntime is not installed; `pip install onnxruntime`")
         self._ort = import_module("onnxruntime")
         self._manifest = bundle.manifest

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec, spec_from_loader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bundle import ORT_TRAINING, Bundle, BundleManifest
+from models.bundle import Bundle, BundleManifest
 from models.bundle_scan import (
     CHECKPOINT_FILE,
     EVALUATION_FILE,
@@ -43,6 +43,7 @@ from models.engines.interface import (
     sample,
 )
 from models.errors import BundleError, EngineUnavailableError
+from models.installed import ORT_TRAINING, training_folder
 from models.layout import Vector
 
 if TYPE_CHECKING:
@@ -52,11 +53,6 @@ if TYPE_CHECKING:
     from protocol.plan import Training
 
 _PACKAGE = "onnxruntime.training"
-
-
-def is_installed() -> bool:
-    """Whether this machine has the package; found without importing it."""
-    return _folder() is not None
 
 
 def training_package() -> Mapping[str, "ModuleType"]:
@@ -71,7 +67,7 @@ def training_package() -> Mapping[str, "ModuleType"]:
     Raises:
         EngineUnavailableError: there is no training build here.
     """
-    folder = _folder()
+    folder = training_folder()
     if folder is None:
         raise EngineUnavailableError(
             "onnxruntime's training API is not installed; `pip install onnxruntime-training-cpu==1.19.2`"
@@ -85,14 +81,6 @@ def training_package() -> Mapping[str, "ModuleType"]:
         module.__path__ = [str(folder / "training")]
         sys.modules[_PACKAGE] = module
     return MappingProxyType({"ort": import_module("onnxruntime"), "api": import_module(f"{_PACKAGE}.api")})
-
-
-def _folder() -> Path | None:
-    spec = find_spec("onnxruntime")
-    for place in (spec.submodule_search_locations if spec else None) or []:
-        if (Path(place) / "training" / "api").is_dir():
-            return Path(place)
-    return None
 
 
 class OrtTrainingEngine:

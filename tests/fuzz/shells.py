@@ -19,8 +19,8 @@ from coordinator.fleet import Fleet
 from coordinator.high_water import HighWaterMark
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
+from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, DataSettings, Floors
 from fuzz.findings import Findings
 from fuzz.mutator import JSON, MSGPACK, Mutator

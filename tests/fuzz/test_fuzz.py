@@ -21,12 +21,12 @@ from privacy.errors import QuantizationError
 from privacy.quantization import scale_for
 from protocol import effects as fx
 from protocol.coordinator_phases import Recovering, Sharing
-from protocol.device_checks import check_generation
 from protocol.device_round import DeviceRound
 from protocol.errors import FrameError, ManifestError, TranscriptError
 from protocol.frames import Opened
 from protocol.ids import DeviceId, Order
 from protocol.messages import FromDevice, Grant, SealedShares, decode_from_device
+from protocol.order_checks import check_generation
 from protocol.status import CoordinatorStatus, DeviceStatus, decode_status
 
 # A certificate whose serial number was spoilt is refused, but the library warns first.

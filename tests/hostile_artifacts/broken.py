@@ -14,7 +14,8 @@ from hostile_artifacts.making import (
     wire_field,
     with_file,
 )
-from models.bundle import FORWARD_FILE, MAX_BUNDLE_BYTES
+from models.bounds import MAX_BUNDLE_BYTES
+from models.bundle import FORWARD_FILE
 from models.bundle_scan import (
     CHECKPOINT_FILE,
     EVALUATION_FILE,

@@ -16,8 +16,8 @@ from broker.memory import MemoryBroker
 from broker.transport import Delivery
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
+from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, DataSettings, Floors
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker

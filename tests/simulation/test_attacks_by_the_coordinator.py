@@ -15,7 +15,6 @@ from privacy.errors import MaskMismatchError
 from protocol.certificates import Role
 from protocol.chunks import describe
 from protocol.coordinator_work import DecodeSum
-from protocol.device_checks import MAX_JUMP, check_order
 from protocol.device_round import DeviceRound, _Uploading
 from protocol.errors import (
     CertificateError,
@@ -48,6 +47,7 @@ from protocol.messages import (
     UploadOffer,
     encode,
 )
+from protocol.order_checks import MAX_JUMP, check_order
 from protocol.plan import SecureAggregation
 from protocol.transcript import extend
 from protocol.vector import encoding_of, layout_of

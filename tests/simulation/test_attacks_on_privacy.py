@@ -25,7 +25,6 @@ from privacy.noised_update import NoisedEncoding
 from privacy.rounding import squared_length
 from protocol import effects as fx
 from protocol.chunks import describe
-from protocol.device_checks import check_order
 from protocol.device_privacy import PrivacyStance, charge_for, privacy_objection
 from protocol.device_work import EncodeUpdate
 from protocol.errors import (
@@ -49,6 +48,7 @@ from protocol.messages import (
     UploadOffer,
 )
 from protocol.noise_cost import actual_cost, bounds_of, promised_cost, survivors_needed
+from protocol.order_checks import check_order
 from protocol.phases import Phase
 from protocol.plan import Privacy
 from protocol.vector import noised_encoding

@@ -16,8 +16,8 @@ from broker.transport import Transport, Will
 from coordinator.artifact import Artifact, build_artifact
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
+from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.participation import Equipment
 from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
 from models.errors import OUT_OF_TIME, TrainingFailedError
 from models.training_calls import TrainResult

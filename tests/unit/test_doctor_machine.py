@@ -20,6 +20,7 @@ from examined import (
     worst,
 )
 
+import models.installed
 from console.demo_files import bundled_plan
 from console.doctor import machine, policies, storage
 from device_agent.settings import DataSettings, Floors, PrivacySettings
@@ -58,7 +59,8 @@ def test_packages_missing_too_new_and_too_old(tmp_path: Path) -> None:
 def test_no_engine_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = device(tmp_path)
     assert only(machine.engine(patient)).cause == "ort-training"
-    monkeypatch.setattr(ort_training, "_folder", lambda: None)
+    for module in (models.installed, ort_training):
+        monkeypatch.setattr(module, "training_folder", lambda: None)
     found = worst(machine.engine(patient))
     assert found.result == "failure"
     assert "not installed" in found.cause

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from models.artifact import build_bundle, export_inference, initial_weights
-from models.bundle import MAX_BUNDLE_BYTES, Bundle
+from models.bounds import MAX_BUNDLE_BYTES
+from models.bundle import Bundle
 from models.catalog import build_model
 from models.engines import load_engine
 from models.errors import BundleError, ModelError

@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from models.artifact import build_bundle, initial_weights
 from models.catalog import build_model
-from models.engines import TrainingEngine, available_engines, choose_engine, load_engine
+from models.engines import TrainingEngine, load_engine
 from models.errors import BundleError, DatasetError, EngineUnavailableError, TrainingFailedError
+from models.installed import available_engines, choose_engine
 from protocol.plan import Optimizer, Training
 
 PLAIN = Training()
@@ -201,10 +202,10 @@ def test_a_bundle_for_other_engines_only_is_refused_with_the_reason(engine: str)
     bench = Bench()
 
     with pytest.raises(EngineUnavailableError, match=r"for ort-graph.*; this machine has abacus"):
-        choose_engine(bench.bundle.manifest, ["abacus"])
+        choose_engine(bench.bundle.manifest.engines, ["abacus"])
     with pytest.raises(EngineUnavailableError, match="no engine 'abacus'"):
         load_engine(bench.bundle, "abacus")
-    assert choose_engine(bench.bundle.manifest, ["abacus", engine]) == engine
+    assert choose_engine(bench.bundle.manifest.engines, ["abacus", engine]) == engine
 
 
 def test_settings_that_the_bundle_was_not_built_for_are_refused() -> None:

@@ -2,8 +2,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.bounds import MAX_PARAMETERS
 from models.errors import ModelError
-from models.layout import MAX_PARAMETERS, Parameter, ParameterTable
+from models.layout import Parameter, ParameterTable
 
 
 def table() -> ParameterTable:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from models.bundle import MAX_BUNDLE_BYTES
+from models.bounds import MAX_BUNDLE_BYTES
 from models.training_limits import OPEN_FILES
 
 SHOW = """

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from models.artifact import build_bundle, initial_weights
-from models.bundle import ORT_GRAPH
 from models.catalog import build_model
+from models.installed import ORT_GRAPH
 from models.training_calls import (
     ANSWERS,
     LENGTH,

@@ -1,0 +1,5 @@
+"""Whose noise a round has."""
+
+from typing import Literal
+
+Mode = Literal["distributed", "central"]
