@@ -26,11 +26,14 @@ class TrainingLimits(Struct, frozen=True, forbid_unknown_fields=True):
             1 GB the other half.
         cpu_seconds: processor time of one call, beside its deadline: what a round may cost a battery.
         engine: the only one to train with; None takes the fastest that machine and bundle have.
+        idle_seconds: how long it waits for another call before it ends and gives its memory back; to start
+            again takes a fraction of a second on a server, a few on a small device.
     """
 
     memory_limit_mb: Annotated[int, Meta(ge=256, le=2**20)] = 512
     cpu_seconds: Annotated[int, Meta(ge=1, le=10**6)] = 1800
     engine: Literal["ort-graph", "ort-training"] | None = None
+    idle_seconds: Annotated[float, Meta(ge=0.0, le=1e6)] = 60.0
 
 
 DEFAULT_LIMITS = TrainingLimits()

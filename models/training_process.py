@@ -1,4 +1,4 @@
-"""The asyncio side of the training worker: start it when needed, one call at a time, kill it when late."""
+"""The asyncio side of the training worker: start it when needed, one call at a time, end it late or idle."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,8 @@ Result = TypeVar("Result", TrainResult, EvaluateResult)
 class TrainingWorker:
     """A training process that starts on demand and starts anew after a crash, a deadline or a cancellation.
 
-    Calls wait for each other. The event loop never waits for training.
+    Calls wait for each other. The event loop never waits for training. Between rounds that follow quickly the
+    process stays, with its engine and data; when no call comes it is ended.
 
     Args:
         limits: what the process may take.
@@ -62,6 +63,7 @@ class TrainingWorker:
         self._turn = asyncio.Lock()
         self._process: Process | None = None
         self._sent: bytes | None = None  # id of the bundle that the living process holds
+        self._retiring: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -135,11 +137,17 @@ class TrainingWorker:
     async def close(self) -> None:
         """End the process, if there is one; a later call starts another."""
         async with self._turn:
+            self._stay()
             await self._kill()
 
     async def _call(self, call: Call, expected: type[Result], deadline: float) -> Result:
         async with self._turn:
-            answer = await self._exchange(call, deadline)
+            self._stay()
+            try:
+                answer = await self._exchange(call, deadline)
+            finally:
+                if self._process is not None:
+                    self._retiring = asyncio.create_task(self._retire())
         match answer:
             case WorkerFailure(kind, message) if kind == OUT_OF_MEMORY:
                 limit = self._limits.memory_limit_mb
@@ -152,6 +160,17 @@ class TrainingWorker:
                 return answer
             case _:
                 raise TrainingFailedError("failed", f"the worker answered with {type(answer).__name__}")
+
+    def _stay(self) -> None:
+        """Whoever has the turn; so this never interrupts the retiring in its work."""
+        if self._retiring is not None:
+            self._retiring.cancel()
+            self._retiring = None
+
+    async def _retire(self) -> None:
+        await asyncio.sleep(self._limits.idle_seconds)
+        async with self._turn:
+            await self._kill()
 
     async def _exchange(self, call: Call, deadline: float) -> Answer:
         """Any way out but an answer leaves the process in the middle of a call, so it is killed."""

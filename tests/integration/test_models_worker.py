@@ -246,6 +246,24 @@ async def test_closing_ends_the_process_and_the_next_call_starts_another(bench: 
     assert (await bench.train()).examples == 32
 
 
+async def test_an_idle_process_ends_and_the_next_call_starts_another(bench: Bench) -> None:
+    bench.worker = TrainingWorker(TrainingLimits(idle_seconds=0.0))
+    await bench.train()
+    async with asyncio.timeout(DEADLINE):
+        while bench.worker.pid is not None:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.01)
+    assert (await bench.train()).examples == 32
+
+
+async def test_a_process_that_is_wanted_again_in_time_stays(bench: Bench) -> None:
+    bench.worker = TrainingWorker(TrainingLimits(idle_seconds=DEADLINE))
+    await bench.train()
+    pid = bench.worker.pid
+    await bench.train()
+    assert bench.worker.pid == pid
+    await bench.worker.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
 async def test_no_process_outlives_a_killed_parent(bench: Bench) -> None:
     bench.dataset.with_name("bundle").write_bytes(bench.bundle)
