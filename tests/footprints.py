@@ -1,0 +1,187 @@
+"""How much memory a real agent and its training process take: idle, in a round, and idle again.
+
+The bundled watch data and plan, a broker with the production settings, three agents, two rounds; the first
+agent is looked at. A worker is idle for two seconds before it ends.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from real_fleet import PATIENCE, Program
+from secure_fleet import SecureFleet
+
+from console.demo_files import bundled_plan
+from models.watch import load_watch
+from protocol.certificates import Role
+from runtime.identity import write_identity
+
+IDLE_LIMIT = 45.0
+TRAINING_LIMIT = 130.0
+"""MiB of resident memory; the latter for agent and worker, beside model and data: 13 KB and 2 MB here."""
+
+USED_LIMIT = 65.0
+"""MiB of an idle agent that has been in a round: what a round needs stays loaded, numpy above all."""
+
+MEGABYTE = 2**20
+DEVICES = ("wrist-1", "wrist-2", "wrist-3")
+IDLE_SECONDS = 2
+_EVERY = 0.02
+"""Seconds between two looks: a training step takes a few milliseconds, a round about a second."""
+
+_ROLLUP = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one process, in MiB.
+
+    Attributes:
+        rss: pages in memory, shared ones in full.
+        pss: the same, a page that n processes share counting 1/n.
+        private: pages that nobody shares.
+    """
+
+    rss: float = 0.0
+    pss: float = 0.0
+    private: float = 0.0
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An agent and its training process at one time."""
+
+    name: str
+    agent: Footprint
+    worker: Footprint | None
+
+    @property
+    def together(self) -> Footprint:
+        """Both."""
+        return self.agent + (self.worker or Footprint())
+
+
+def footprint(pid: int) -> Footprint:
+    """What the kernel says of a process now."""
+    found = dict.fromkeys(_ROLLUP.values(), 0.0)
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
+        name, _, size = line.partition(":")
+        if name in _ROLLUP:
+            found[_ROLLUP[name]] += int(size.split()[0]) * 1024 / MEGABYTE
+    return Footprint(**found)
+
+
+def workers_of(pid: int) -> list[int]:
+    """Its children; an agent has no others."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def moment(name: str, pid: int) -> Moment:
+    """How an agent is now."""
+    workers = workers_of(pid)
+    return Moment(name, footprint(pid), footprint(workers[0]) if workers else None)
+
+
+class WatchFleet(SecureFleet):
+    """Devices with the demo's data."""
+
+    def enrol(self, name: str, count: int = 20, features: int = 4) -> Path:
+        """The device's own part of the recordings; `count` and `features` are what they are."""
+        del count, features
+        folder = self.folder / name
+        if not folder.exists():
+            write_identity(folder / "identity", self.issue(name, Role.DEVICE))
+            own = load_watch(10)[DEVICES.index(name)]
+            np.savez(folder / "data.npz", x=own.x_train, y=own.y_train, x_test=own.x_test, y_test=own.y_test)
+        return folder
+
+
+def plan() -> str:
+    """The demo's, for three devices and two rounds that are long enough to be looked at."""
+    text = bundled_plan()
+    for before, after in (
+        ("rounds = 20", "rounds = 2"),
+        ("min_cohort = 5", "min_cohort = 3"),
+        ("local_epochs = 2", "local_epochs = 8"),
+    ):
+        assert before in text
+        text = text.replace(before, after, 1)
+    return text
+
+
+async def look(folder: Path) -> list[Moment]:
+    """Run the fleet; the agent at four moments, the second of them the largest of its rounds.
+
+    Args:
+        folder: an empty one.
+    """
+    async with WatchFleet(folder, plan()) as fleet:
+        agents = await fleet.start_agents(*DEVICES, TRAINING__IDLE_SECONDS=str(IDLE_SECONDS))
+        for name in DEVICES:
+            await fleet.sees_device(name, "idle")
+        pid = _pid(agents[DEVICES[0]])
+        before = moment("idle, before its first round", pid)
+        await fleet.start_coordinator(start_when=len(DEVICES))
+        over = asyncio.create_task(fleet.sees_result(2))
+        rounds = await _largest("in a round, at most", pid, over.done)
+        assert (await over).result == "committed"
+        await fleet.sees_device(DEVICES[0], "idle")
+        after = moment("idle after two rounds", pid)
+        await _until(lambda: not workers_of(pid))
+        return [before, rounds, after, moment("the same, when the worker has ended", pid)]
+
+
+def _pid(program: Program) -> int:
+    return program.process.pid
+
+
+async def _largest(name: str, pid: int, over: Callable[[], bool]) -> Moment:
+    largest = moment(name, pid)
+    while not over():
+        await asyncio.sleep(_EVERY)
+        largest = max(largest, moment(name, pid), key=lambda one: one.together.rss)
+    return largest
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - a process of another parent sends us no event
+            await asyncio.sleep(_EVERY)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One process at one moment, in MiB."""
+
+    moment: str
+    process: str
+    rss: float
+    pss: float
+    private: float
+
+
+def rows(moments: list[Moment]) -> Iterator[Row]:
+    """The table, line by line."""
+    for one in moments:
+        yield _row(one, "agent", one.agent)
+        if one.worker is not None:
+            yield _row(one, "worker", one.worker)
+            yield _row(one, "together", one.together)
+
+
+def _row(moment: Moment, process: str, taken: Footprint) -> Row:
+    return Row(moment.name, process, *(round(each, 1) for each in (taken.rss, taken.pss, taken.private)))
+
+
+def table(moments: list[Moment]) -> str:
+    """Markdown."""
+    lines = ["| | process | RSS | PSS | private |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.moment} | {row.process} | {row.rss} | {row.pss} | {row.private} |" for row in rows(moments)
+    ]
+    return "\n".join(lines)
