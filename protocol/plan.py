@@ -67,6 +67,8 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
         gradient_clip: L2 bound of a step's whole gradient; None is off.
         proximal: FedProx's mu (Li et al. 2020, MLSys, section 3): adds mu/2 * ||w - w0||^2; 0 is off.
         max_examples: the most examples a device uses and is weighted by, 1 to 10^7.
+        examples: which of them, where a device has more: "random" draws them anew every round, "newest" takes
+            the last.
         loss_ceiling: the highest loss an example can report; fixes the metrics' fixed point.
     """
 
@@ -80,6 +82,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     gradient_clip: PositiveFloat | None = None
     proximal: NonNegativeFloat = 0.0
     max_examples: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    examples: Literal["random", "newest"] = "random"
     loss_ceiling: PositiveFloat = 10.0
 
 
