@@ -12,12 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import fields
 
 from broker.address import AddressError, BrokerAddress
 from protocol.errors import FedfleetError
 from runtime.secret import SecretStr
-from runtime.tables import Problem, TableError, build, decode_own_types, is_secret, is_table, nearest
+from runtime.tables import Problem, TableError, build, decode_own_types, is_secret, is_table, keys_of, nearest
 
 PREFIX = "FEDFLEET_"
 CA_PREFIX = "FEDFLEET_CA_"
@@ -145,8 +144,8 @@ def _from_file(cls: type[Struct], file: Path) -> dict[str, _Given]:
     return {key: _Given(value, str(file), file.parent) for key, value in _leaves(cls, table)}
 
 
-def _leaves(cls: type[Struct], table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    tables = {one.name: one.type for one in fields(cls) if is_table(one.type)}
+def _leaves(cls: Any, table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    tables = {name: wanted for name, wanted in keys_of(cls).items() if is_table(wanted)}
     for name, value in table.items():
         if name in tables and isinstance(value, Mapping):
             yield from _leaves(tables[name], value, f"{prefix}{name}.")
@@ -185,12 +184,12 @@ def _secret_file(name: str, path: Path) -> str:
         raise SettingsError(text) from error
 
 
-def _keys(cls: type[Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for one in fields(cls):
-        if is_table(one.type):
-            yield from _keys(one.type, f"{prefix}{one.name}.")
+def _keys(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, wanted in keys_of(cls).items():
+        if is_table(wanted):
+            yield from _keys(wanted, f"{prefix}{name}.")
         else:
-            yield prefix + one.name, one.type
+            yield prefix + name, wanted
 
 
 def _nested(given: Mapping[str, _Given]) -> dict[str, object]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -67,9 +68,23 @@ def build(cls: type[T], table: Mapping[str, object], convert: Convert = convert)
     return made
 
 
+def tables_of(wanted: Any) -> tuple[type[msgspec.Struct], ...]:
+    """The structs that a field's table may make: one, or several that a key (msgspec's tag) tells apart."""
+    kinds = get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
+    tables = all(isinstance(one, type) and issubclass(one, msgspec.Struct) for one in kinds)
+    return kinds if tables else ()
+
+
 def is_table(wanted: Any) -> bool:
     """Whether a field's type is a table of its own."""
-    return isinstance(wanted, type) and issubclass(wanted, msgspec.Struct)
+    return bool(tables_of(wanted))
+
+
+def keys_of(wanted: Any) -> dict[str, Any]:
+    """Every key that a table may have, and its type; where kinds differ in it, that of one of them."""
+    kinds = tables_of(wanted)
+    tag: dict[str, Any] = {_tag_key(kinds[0]): str} if len(kinds) > 1 else {}
+    return tag | {one.name: one.type for kind in kinds for one in fields(kind)}
 
 
 def is_secret(wanted: Any) -> bool:
@@ -88,6 +103,9 @@ def describe(kind: inspect.Type) -> str:
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=extra):
             text = str((extra or {}).get("description") or describe(inner))
+        case inspect.UnionType(types=types) if all(isinstance(one, inspect.StructType) for one in types):
+            tags = ", ".join(show(one.tag) for one in types if isinstance(one, inspect.StructType))
+            text = f"a table whose key {getattr(types[0], 'tag_field', '')} is one of {tags}"
         case inspect.UnionType(types=types):
             text = " or ".join(describe(one) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.VarTupleType(item_type=item):
@@ -99,6 +117,14 @@ def describe(kind: inspect.Type) -> str:
         case _:
             text = _scalar(kind)
     return text
+
+
+def _tag_key(kind: type[msgspec.Struct]) -> str:
+    return str(kind.__struct_config__.tag_field)
+
+
+def _tag(kind: type[msgspec.Struct]) -> object:
+    return kind.__struct_config__.tag
 
 
 def _scalar(kind: inspect.Type) -> str:
@@ -141,17 +167,22 @@ class _Reader:
     convert: Convert
     problems: list[Problem] = field(default_factory=list)
 
-    def read(self, cls: type[T], table: Mapping[str, object], prefix: str) -> T | None:
+    def read(
+        self, cls: type[T], table: Mapping[str, object], prefix: str, told: Mapping[str, object] | None = None
+    ) -> T | None:
+        """One table; `told` is the key, with its value, that chose `cls` among several."""
         known = {one.name: one for one in fields(cls)}
         before = len(self.problems)
-        for name in table.keys() - known.keys():
-            self._complain(prefix + name, f"{prefix + name} is not a key; {nearest(name, list(known))}")
+        where = "".join(f" where {prefix}{key} is {show(value)}" for key, value in (told or {}).items())
+        for name in table.keys() - known.keys() - (told or {}).keys():
+            text = f"{prefix + name} is not a key{where}; {nearest(name, list(known))}"
+            self._complain(prefix + name, text)
         values: dict[str, Any] = {}
         for name, one in known.items():
             if name in table:
                 values[name] = self._value(one, table[name], prefix + name)
             elif one.required and is_table(one.type):
-                values[name] = self.read(one.type, {}, f"{prefix}{name}.")
+                values[name] = self._table(one.type, {}, f"{prefix}{name}.")
             elif one.required:
                 self._complain(prefix + name, f"{prefix + name} is missing; write {_wanted(one)}")
         if len(self.problems) > before:
@@ -166,9 +197,23 @@ class _Reader:
             self._complain(key, f"{key}: {error}" if key else str(error))
             return None
 
+    def _table(self, wanted: Any, table: Mapping[str, object], prefix: str) -> Any:
+        """The kind of table that its key tells; without the key, the first."""
+        kinds = tables_of(wanted)
+        if len(kinds) == 1:
+            return self.read(kinds[0], table, prefix)
+        key = _tag_key(kinds[0])
+        tags = {_tag(kind): kind for kind in kinds}
+        tag = table.get(key, _tag(kinds[0]))
+        if not isinstance(tag, str) or tag not in tags:
+            choice = ", ".join(show(one) for one in tags)
+            self._complain(prefix + key, f"{prefix}{key} is {show(tag)}; write one of {choice}")
+            return None
+        return self.read(tags[tag], table, prefix, {key: tag})
+
     def _value(self, one: FieldInfo, value: object, key: str) -> Any:
         if is_table(one.type) and isinstance(value, Mapping):
-            return self.read(one.type, value, key + ".")
+            return self._table(one.type, value, key + ".")
         try:
             return self.convert(key, value, one.type)
         except ValueError:
