@@ -43,7 +43,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, ConditionSettings, Floors
+from models.datasets.source import NpzSource
 from models.training_calls import TrainResult
 from protocol import plan as plans
 from protocol.certificates import FleetTrust, Role
@@ -182,7 +183,7 @@ def _equipment(address: BrokerAddress, name: str, seed: int, folder: Path, compu
         broker=BrokerSettings((str(address),)),
         identity=own,
         state=own,
-        data=DataSettings(path=own),
+        data=NpzSource(path=own),
         floors=Floors(min_cohort=3),
         conditions=ConditionSettings(charging=True, unmetered=True),
     )

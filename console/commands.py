@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from console.ca import ca_app
+from console.data_commands import data_app
 from console.device import add_agent_commands, device_app
 from console.doctor_commands import add_doctor
 from console.main import AGENT_COMMANDS, run_program
@@ -47,6 +48,7 @@ agent_app = typer.Typer(
 )
 app.add_typer(agent_app, name="agent")
 app.add_typer(ca_app, name="ca")
+app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 add_agent_commands(agent_app)
 add_doctor(app)

@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from models.datasets.source import NpzSource
 from models.errors import TrainingFailedError
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
@@ -56,10 +57,10 @@ class Evaluator:
             result = await self._worker.evaluate(
                 self._bundle,
                 weights,
-                self._data,
+                NpzSource(self._data),
                 deadline=EVALUATION_SECONDS,
                 engine=self._engine,
-                holdout=1.0,
+                whole=True,
             )
         except TrainingFailedError as error:
             _log.warning("not_evaluated", cause=str(error))

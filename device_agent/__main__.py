@@ -19,7 +19,12 @@ PROGRAM = Program(
     AgentSettings,
     (
         *COMMON,
-        Option("--data", "data.path", "the examples, an .npz file that never leaves the device", "FILE"),
+        Option(
+            "--data",
+            "data.path",
+            "the examples, which never leave the device: an .npz, or as data.source says",
+            "FILE",
+        ),
         Option(
             "--privacy-weakest",
             "privacy.weakest",

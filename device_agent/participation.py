@@ -215,12 +215,11 @@ class Participation:
                 effect.bundle,
                 initial,
                 effect.training,
-                settings.data.path,
+                settings.data,
                 seed=effect.seed,
                 engine=self._engine,
                 private=private,
                 deadline=self.round.manifest.deadlines.keying,
-                holdout=settings.data.holdout,
             )
         except TrainingFailedError as error:
             # The cause may quote the data or its path; the coordinator is told the kind alone.

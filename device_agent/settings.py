@@ -5,23 +5,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from models.datasets.source import DataSource
 from models.training_limits import DEFAULT_LIMITS, TrainingLimits
 from protocol.ids import Name
 from protocol.plan import MAX_COHORT, PrivacyMode
 from runtime.config import BrokerSettings, LogSettings
-
-
-class DataSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the device's examples are.
-
-    Attributes:
-        path: of the `.npz` file with the arrays x and y; see `models.dataset`.
-        holdout: part of the examples, from the end, kept for evaluation and never trained on; unused when the
-            file has x_test.
-    """
-
-    path: Path
-    holdout: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
 
 
 class Floors(Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,7 +71,7 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
         broker: how to reach the broker.
         identity: folder with the fleet's root certificate and the device's certificate and key.
         state: folder for what must survive a restart.
-        data: the examples.
+        data: where the examples are.
         name: which identity of the folder; None when it holds one.
         floors: what the device insists on.
         privacy: what its privacy may cost.
@@ -97,7 +85,7 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     broker: BrokerSettings
     identity: Path
     state: Path
-    data: DataSettings
+    data: DataSource
     name: Name | None = None
     floors: Floors = Floors()
     privacy: PrivacySettings = PrivacySettings()

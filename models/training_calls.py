@@ -5,12 +5,15 @@
 One call, one answer, in turn.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
 from models.bounds import MAX_BUNDLE_BYTES, MAX_PARAMETERS
+from models.datasets.schema import DataSchema
+from models.datasets.source import DataSource
 from protocol.ids import Hash
 from protocol.plan import Training
 
@@ -28,7 +31,7 @@ Weights = Annotated[bytes, Meta(max_length=4 * MAX_PARAMETERS)]
 
 
 class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What both calls need.
+    """What training and evaluating need.
 
     Attributes:
         bundle_id: SHA-256 that `bundle` must have.
@@ -36,8 +39,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         engine: which one is to load it.
         weights: of the global model.
         private: the device's own parameters; None begins with the bundle's.
-        dataset: path of the data file.
-        holdout: as for `load_dataset`.
+        source: where the examples are.
     """
 
     bundle_id: Hash
@@ -45,8 +47,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engine: str
     weights: Weights
     private: Weights | None
-    dataset: str
-    holdout: Annotated[float, Meta(gt=0.0, le=1.0)]
+    source: DataSource
 
 
 class Train(Job, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -62,7 +63,33 @@ class Train(Job, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True
 
 
 class Evaluate(Job, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Evaluate the weights on the held-out part."""
+    """Evaluate the weights on the held-out part.
+
+    Attributes:
+        whole: on all of an `.npz` file instead, as nobody trains on it.
+    """
+
+    whole: bool = False
+
+
+class Describe(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """Read all the data, and say what is there.
+
+    Attributes:
+        source: where the examples are.
+    """
+
+    source: DataSource
+
+
+class DescribeResult(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """What is there.
+
+    Attributes:
+        schema: counts and shapes.
+    """
+
+    schema: DataSchema
 
 
 class EvaluateResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -117,12 +144,25 @@ class WorkerFailure(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     message: str
 
 
-Call = Train | Evaluate
-Answer = TrainResult | EvaluateResult | WorkerFailure
+Call = Train | Evaluate | Describe
+Answer = TrainResult | EvaluateResult | DescribeResult | WorkerFailure
 
-CALLS: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
+
+def _decode_path(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"expected a path, not {type(value).__name__}")
+
+
+def _encode_path(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} is not said to a worker")
+
+
+CALLS: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call, dec_hook=_decode_path)
 ANSWERS: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
-_ENCODER = msgspec.msgpack.Encoder()
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode_path)
 
 
 def encode_frame(message: Call | Answer) -> bytes:

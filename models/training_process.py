@@ -7,11 +7,12 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import msgspec
 
+from models.datasets.schema import DataSchema
+from models.datasets.source import DataSource
 from models.errors import OUT_OF_MEMORY, OUT_OF_TIME, TrainingFailedError
 from models.installed import ORT_GRAPH
 from models.training_calls import (
@@ -21,6 +22,8 @@ from models.training_calls import (
     OUT_OF_MEMORY_EXIT,
     Answer,
     Call,
+    Describe,
+    DescribeResult,
     Evaluate,
     EvaluateResult,
     Train,
@@ -45,7 +48,7 @@ as variables, the broker's password among them."""
 _LAST_BREATH = 5.0
 """Seconds from the end of a process's output to its own end; a core dump may take one."""
 
-Result = TypeVar("Result", TrainResult, EvaluateResult)
+Result = TypeVar("Result", TrainResult, EvaluateResult, DescribeResult)
 
 
 class TrainingWorker:
@@ -75,13 +78,12 @@ class TrainingWorker:
         bundle: bytes,
         weights: "Vector",
         training: Training,
-        dataset: Path,
+        source: DataSource,
         *,
         seed: int,
         deadline: float,
         engine: str = ORT_GRAPH,
         private: bytes | None = None,
-        holdout: float = 0.2,
     ) -> TrainResult:
         """Evaluate the weights on the held-out data, then train them on the rest.
 
@@ -89,12 +91,11 @@ class TrainingWorker:
             bundle: encoded, with the engine's files; the caller has checked it against a signed manifest.
             weights: the shared parameters, float32 (d,).
             training: settings of the local training.
-            dataset: the `.npz` file.
+            source: where the examples are.
             seed: of sampling and shuffling, >= 0.
             deadline: seconds from the call's turn until the process is killed.
             engine: which one loads the bundle.
             private: the device's own parameters, of an earlier result; None begins with the bundle's.
-            holdout: as for `load_dataset`.
 
         Raises:
             TrainingFailedError: with the kind of failure; the next call works again.
@@ -105,8 +106,7 @@ class TrainingWorker:
             engine=engine,
             weights=_encode(weights),
             private=private,
-            dataset=str(dataset),
-            holdout=holdout,
+            source=source,
             training=training,
             seed=seed,
         )
@@ -116,23 +116,27 @@ class TrainingWorker:
         self,
         bundle: bytes,
         weights: "Vector",
-        dataset: Path,
+        source: DataSource,
         *,
         deadline: float,
         engine: str = ORT_GRAPH,
-        holdout: float = 0.2,
+        whole: bool = False,
     ) -> EvaluateResult:
-        """Evaluate the weights on the held-out data; arguments and errors as for `train`."""
+        """Evaluate the weights on the held-out data, or on the `whole` `.npz`; all else as for `train`."""
         call = Evaluate(
             bundle_id=hashlib.sha256(bundle).digest(),
             bundle=bundle,
             engine=engine,
             weights=_encode(weights),
             private=None,
-            dataset=str(dataset),
-            holdout=holdout,
+            source=source,
+            whole=whole,
         )
         return await self._call(call, EvaluateResult, deadline)
+
+    async def describe(self, source: DataSource, *, deadline: float) -> DataSchema:
+        """Say what a source holds, read as training reads it; errors as for `train`."""
+        return (await self._call(Describe(source), DescribeResult, deadline)).schema
 
     async def close(self) -> None:
         """End the process, if there is one; a later call starts another."""
@@ -188,12 +192,15 @@ class TrainingWorker:
             raise
         if isinstance(answer, WorkerFailure) and answer.kind == OUT_OF_MEMORY:
             await self._kill()  # the next call shall not begin with what this one has left
-        # A failed call may have failed before it loaded the bundle.
-        self._sent = None if isinstance(answer, WorkerFailure) else call.bundle_id
+        if not isinstance(call, Describe):
+            # A failed call may have failed before it loaded the bundle.
+            self._sent = None if isinstance(answer, WorkerFailure) else call.bundle_id
         return answer
 
     def _without_known_bundle(self, call: Call) -> Call:
-        return msgspec.structs.replace(call, bundle=None) if self._sent == call.bundle_id else call
+        if isinstance(call, Describe) or self._sent != call.bundle_id:
+            return call
+        return msgspec.structs.replace(call, bundle=None)
 
     async def _start(self) -> Process:
         if self._process is None or self._process.returncode is not None:

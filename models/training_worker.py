@@ -12,14 +12,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 import numpy as np
 
 from models.bundle import Bundle
-from models.dataset import Dataset, load_dataset
+from models.datasets.dataset import Bound, Dataset
+from models.datasets.describe import describe
+from models.datasets.load import load
+from models.datasets.npz import load_npz
+from models.datasets.source import DataSource, NpzSource
 from models.engines import TrainingEngine, load_engine
 from models.errors import (
     OUT_OF_MEMORY,
@@ -37,6 +40,8 @@ from models.training_calls import (
     OUT_OF_MEMORY_EXIT,
     Answer,
     Call,
+    Describe,
+    DescribeResult,
     Evaluate,
     EvaluateResult,
     Job,
@@ -46,6 +51,7 @@ from models.training_calls import (
     encode_frame,
 )
 from models.training_limits import allow_processor_time, limit_this_process
+from protocol.plan import Training
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal this process gets when its parent dies."""
@@ -94,11 +100,14 @@ def serve(calls: BinaryIO, answers: BinaryIO, before_each: Callable[[], None]) -
 
 
 class Worker:
-    """Performs calls; keeps the last engine and the last data set, which the next round needs again."""
+    """Performs calls; keeps the last engine and the last `.npz` file, which the next round needs again.
+
+    Other data are read anew for each call: a round has its own sample of them, and they may have grown.
+    """
 
     def __init__(self) -> None:
         self._engine: tuple[bytes, Bundle, TrainingEngine] | None = None
-        self._dataset: tuple[tuple[str, int, int, float], Dataset] | None = None
+        self._npz: tuple[tuple[DataSource, int, int, bool], Dataset] | None = None
 
     def answer(self, frame: bytes) -> Answer:
         """Perform one encoded call; failures are answers, too."""
@@ -114,10 +123,12 @@ class Worker:
             return WorkerFailure(kind, str(error) or kind)
 
     def _perform(self, call: Call) -> Answer:
+        if isinstance(call, Describe):
+            return DescribeResult(describe(call.source))
         began = time.monotonic()
         bundle, engine = self._load_engine(call)
-        data = self._load_dataset(call)
-        data.check(bundle.manifest, Path(call.dataset))
+        data = self._load_data(call)
+        data.check(bundle.manifest, str(call.source.path))
         weights = _decode(call.weights)
         private = None if call.private is None else _decode(call.private)
         before = engine.evaluate(weights, data.x_test, data.y_test, private=private)
@@ -152,16 +163,25 @@ class Worker:
             self._engine = (job.bundle_id, bundle, load_engine(bundle, job.engine))
         return self._engine[1:]
 
-    def _load_dataset(self, job: Job) -> Dataset:
-        path = Path(job.dataset)
+    def _load_data(self, call: Train | Evaluate) -> Dataset:
+        source = call.source
+        if isinstance(call, Evaluate) and call.whole:
+            return self._load_npz(source, whole=True)
+        settings = call.training if isinstance(call, Train) else Training()
+        bound = Bound(settings.max_examples, settings.examples, call.seed if isinstance(call, Train) else 0)
+        held = self._load_npz(source, whole=False) if isinstance(source, NpzSource) else None
+        return load(source, bound, held)
+
+    def _load_npz(self, source: DataSource, *, whole: bool) -> Dataset:
+        path = source.path
         try:
             status = path.stat()
         except OSError as error:
             raise DatasetError(f"{path}: {error.strerror}") from error
-        key = (job.dataset, status.st_mtime_ns, status.st_size, job.holdout)
-        if self._dataset is None or self._dataset[0] != key:
-            self._dataset = (key, load_dataset(path, holdout=job.holdout))
-        return self._dataset[1]
+        key = (source, status.st_mtime_ns, status.st_size, whole)
+        if self._npz is None or self._npz[0] != key:
+            self._npz = (key, load_npz(path, holdout=None if whole else source.holdout))
+        return self._npz[1]
 
 
 def _decode(weights: bytes) -> Vector:

@@ -13,7 +13,8 @@ from msgspec.structs import replace as with_fields
 from console.doctor.examination import Examination, Machine
 from console.doctor.findings import Finding, Findings
 from coordinator.settings import CoordinatorSettings
-from device_agent.settings import AgentSettings, DataSettings
+from device_agent.settings import AgentSettings
+from models.datasets.source import NpzSource
 from protocol.certificates import Role
 from protocol.ids import Seconds, UnixTime
 from registrar.authority import YEAR, FleetAuthority
@@ -90,7 +91,7 @@ def device(folder: Path, identity: Identity | None = None, **changes: Any) -> Ex
         broker=BrokerSettings(urls=("mqtts://broker.local:8883",)),
         identity=keep(folder / "home" / "etc" / "identity", identity or authority().issue("d1", Role.DEVICE)),
         state=folder / "home" / "state",
-        data=DataSettings(data),
+        data=NpzSource(data),
     )
     return changed(Examination(Role.DEVICE, settings, StillClock(), SeededEntropy(2), MACHINE, {}), **changes)
 

@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +14,8 @@ from real_fleet import CLOCK, ENTROPY, FLEET, PATIENCE, RealFleet
 from broker.address import BrokerAddress
 from broker.transport import ConnectionListener, Handler, Payload, Subscription, Transport
 from device_agent.app import Agent, equip
-from device_agent.settings import AgentSettings, DataSettings, Floors, PrivacySettings
+from device_agent.settings import AgentSettings, Floors, PrivacySettings
+from models.datasets.source import DataSource, NpzSource
 from models.layout import Vector
 from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
@@ -50,11 +50,10 @@ class KnownWorker(TrainingWorker):
         bundle: bytes,  # noqa: ARG002 - what a worker is given
         weights: Vector,
         training: Training,  # noqa: ARG002
-        dataset: Path,  # noqa: ARG002
+        source: DataSource,  # noqa: ARG002
         *,
         seed: int,  # noqa: ARG002
         deadline: float,  # noqa: ARG002
-        holdout: float = 0.2,  # noqa: ARG002
     ) -> TrainResult:
         self.received.append(weights)
         return TrainResult(
@@ -256,7 +255,7 @@ def _settings(fleet: RealFleet, name: str, address: BrokerAddress, privacy: Priv
         broker=broker,
         identity=folder / "identity",
         state=folder / "state",
-        data=DataSettings(folder / "data.npz"),
+        data=NpzSource(folder / "data.npz"),
         floors=Floors(min_cohort=3),
         privacy=privacy,
     )

@@ -4,14 +4,15 @@ import os
 from pathlib import Path
 from typing import cast
 
+from console.data_check import described
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, ok, told, warning
 from console.plan_check import check_plan
 from console.text import size
 from coordinator.settings import CoordinatorSettings
 from device_agent.settings import AgentSettings
-from models.dataset import load_dataset
-from models.errors import DatasetError
+from models.datasets.npz import load_npz
+from models.errors import DatasetError, TrainingFailedError
 from protocol.chunks import MAX_BLOB_SIZE
 from protocol.errors import FedfleetError
 from runtime.files import write_synced
@@ -89,13 +90,19 @@ def room(examination: Examination) -> Findings:
 
 def data(examination: Examination) -> Findings:
     """The examples of a device."""
-    settings = cast("AgentSettings", examination.settings).data
+    settings = cast("AgentSettings", examination.settings)
     try:
-        read = load_dataset(settings.path, holdout=settings.holdout)
-    except DatasetError as error:
-        yield told(error, "write it with numpy.savez(path, x=…, y=…) and set data.path to it")
+        found = described(settings.data, settings.training)
+    except TrainingFailedError as error:
+        yield told(error, "`fedfleet data check` says what is read, and how")
         return
-    yield ok(f"{len(read.x)} examples of shape {read.x.shape[1:]}, {len(read.x_test)} held out")
+    text = f"{found.examples} examples of shape {found.x.shape}, {found.held_out} held out"
+    if found.dropped:
+        yield warning(
+            f"{text}; {found.dropped} rows dropped", "fill in what is empty in them, or leave them out"
+        )
+    else:
+        yield ok(text)
 
 
 def plan(examination: Examination) -> Findings:
@@ -115,7 +122,7 @@ def evaluation(examination: Examination) -> Findings:
         yield ok("none: the devices judge")
         return
     try:
-        read = load_dataset(path, holdout=1.0)
+        read = load_npz(path, holdout=None)
     except DatasetError as error:
         yield told(error, "write it with numpy.savez(path, x=…, y=…) and set evaluation.data to it")
         return

@@ -1,11 +1,11 @@
 """Training whose outcome everybody can work out: by device and round, without having seen it."""
 
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.datasets.source import DataSource
 from models.layout import Vector
 from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
@@ -64,11 +64,10 @@ class KnownTraining(TrainingWorker):
         bundle: bytes,  # noqa: ARG002 - what a worker is given
         weights: Vector,
         training: Training,  # noqa: ARG002
-        dataset: Path,  # noqa: ARG002
+        source: DataSource,  # noqa: ARG002
         *,
         seed: int,  # noqa: ARG002
         deadline: float,  # noqa: ARG002
-        holdout: float = 0.2,  # noqa: ARG002
     ) -> TrainResult:
         """See `TrainingWorker.train`."""
         order = self._order()

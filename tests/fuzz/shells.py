@@ -21,11 +21,12 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, Floors
 from fuzz.findings import Findings
 from fuzz.mutator import JSON, MSGPACK, Mutator
 from fuzz.rounds import VICTIM, RecordedRound
 from fuzz.spoiler import Spoiler
+from models.datasets.source import NpzSource
 from models.training_process import TrainingWorker
 from protocol.certificates import FleetTrust
 from protocol.chunks import MIN_CHUNK_SIZE, Chunk, describe, split
@@ -304,7 +305,7 @@ def _equipment(fleet: VirtualFleet, folder: Path, computer: Computer) -> Equipme
             broker=BrokerSettings(urls=("mqtt://localhost",)),
             identity=folder,
             state=folder,
-            data=DataSettings(folder),
+            data=NpzSource(folder),
             floors=Floors(min_cohort=3),
         ),
         identity=identity,

@@ -18,7 +18,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, Floors
+from models.datasets.source import NpzSource
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
 from protocol.certificates import FleetTrust, Role
@@ -131,7 +132,7 @@ class Scene:
                 broker=BrokerSettings(urls=("mqtt://localhost",)),
                 identity=self._folder,
                 state=self._folder,
-                data=DataSettings(self._folder / "data.npz"),
+                data=NpzSource(self._folder / "data.npz"),
                 floors=Floors(min_cohort=3),
                 training=LIMITS,
             ),

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from hostile_artifacts import GOOD, WEIGHTS, Hostile, contained, stopped
 
+from models.datasets.source import NpzSource
 from models.errors import TrainingFailedError
 from models.layout import Vector
 from models.training_limits import TrainingLimits
@@ -47,7 +48,7 @@ class Victim:
 
     async def _train(self, bundle: bytes, weights: Vector) -> int:
         result = await self.worker.train(
-            bundle, weights, Training(), self._dataset, seed=1, deadline=DEADLINE
+            bundle, weights, Training(), NpzSource(self._dataset), seed=1, deadline=DEADLINE
         )
         return result.examples
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from models.artifact import build_bundle, initial_weights
 from models.catalog import build_model
+from models.datasets.source import NpzSource
 from models.engines import load_engine
 from models.errors import TrainingFailedError
 from models.layout import Vector
@@ -31,12 +32,13 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 import numpy as np
+from models.datasets.source import NpzSource
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
 from protocol.plan import Training
 
-async def main(dataset, size):
-    worker, bundle = TrainingWorker(), dataset.with_name("bundle").read_bytes()
+async def main(path, size):
+    worker, bundle, dataset = TrainingWorker(), path.with_name("bundle").read_bytes(), NpzSource(path)
     weights = np.zeros(size, dtype=np.float32)
     await worker.train(bundle, weights, Training(), dataset, seed=1, deadline=60)
     print(worker.pid, flush=True)
@@ -57,7 +59,12 @@ class Bench(Struct):
 
     async def train(self, training: Training | None = None, deadline: float = DEADLINE) -> TrainResult:
         return await self.worker.train(
-            self.bundle, self.weights, training or Training(), self.dataset, seed=7, deadline=deadline
+            self.bundle,
+            self.weights,
+            training or Training(),
+            NpzSource(self.dataset),
+            seed=7,
+            deadline=deadline,
         )
 
     async def fails(self, training: Training | None = None, deadline: float = DEADLINE) -> str:
@@ -106,8 +113,9 @@ async def test_a_training_evaluates_what_it_received_and_returns_what_it_learned
     result = await bench.train(Training(local_epochs=30))
 
     trained = np.frombuffer(result.weights, dtype="<f4")
-    before = await bench.worker.evaluate(bench.bundle, bench.weights, bench.dataset, deadline=DEADLINE)
-    after = await bench.worker.evaluate(bench.bundle, trained, bench.dataset, deadline=DEADLINE)
+    source = NpzSource(bench.dataset)
+    before = await bench.worker.evaluate(bench.bundle, bench.weights, source, deadline=DEADLINE)
+    after = await bench.worker.evaluate(bench.bundle, trained, source, deadline=DEADLINE)
     assert (result.examples, result.evaluated) == (32, 8)
     assert (result.loss_sum, result.correct) == (before.loss_sum, before.correct)
     assert after.loss_sum < before.loss_sum

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from broker.memory import MemoryBroker
-from models.training_calls import Evaluate, WorkerFailure
+from models.datasets.source import NpzSource
+from models.training_calls import LENGTH, Evaluate, WorkerFailure, encode_frame
 from models.training_worker import Worker
 from protocol.chunks import MIN_CHUNK_SIZE, describe
 from protocol.errors import ProtocolError
@@ -51,10 +52,9 @@ def test_the_worker_refuses_a_bundle_whose_hash_differs(bundle: bytes | None, tm
         bundle_id=sha256(b"the bundle of the manifest").digest(),
         bundle=bundle,
         weights=b"",
-        dataset=str(tmp_path / "data.npz"),
-        holdout=0.5,
+        source=NpzSource(tmp_path / "data.npz"),
     )
-    answer = Worker().answer(msgspec.msgpack.encode(call))
+    answer = Worker().answer(encode_frame(call)[LENGTH:])
     assert isinstance(answer, WorkerFailure)
     assert answer.kind == "bundle"
     assert "do not have its hash" in answer.message or "was not sent the bundle" in answer.message

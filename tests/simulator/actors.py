@@ -18,7 +18,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, ConditionSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, ConditionSettings, Floors
+from models.datasets.source import DataSource, NpzSource
 from models.errors import OUT_OF_TIME, TrainingFailedError
 from models.training_calls import TrainResult
 from protocol.certificates import Certificate, FleetTrust, Role
@@ -119,14 +120,13 @@ class OneHotWorker:
         bundle: bytes,
         weights: NDArray[np.float32],
         training: Training,
-        dataset: Path,
+        source: DataSource,
         *,
         seed: int,
         deadline: float,
-        holdout: float = 0.2,
     ) -> TrainResult:
         """As `models.training_process.TrainingWorker.train`."""
-        del bundle, dataset, seed, holdout
+        del bundle, source, seed
         seconds = self._seconds()
         await self._clock.sleep(min(seconds, deadline))
         if seconds > deadline:
@@ -315,7 +315,7 @@ def _settings(folder: Path) -> AgentSettings:
         broker=NO_BROKER,
         identity=folder,
         state=folder,
-        data=DataSettings(path=folder),
+        data=NpzSource(path=folder),
         floors=Floors(min_cohort=FLOOR, corrupt_fraction=0.15),
         conditions=ConditionSettings(charging=True, unmetered=True),
     )

@@ -14,7 +14,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, DataSettings, Floors
+from device_agent.settings import AgentSettings, Floors
+from models.datasets.source import NpzSource
 from models.training_process import TrainingWorker
 from protocol.frames import open_device_frame, seal_frame
 from protocol.ids import DeviceId, Order, UnixTime
@@ -69,7 +70,7 @@ class Stage:
                     broker=BrokerSettings(urls=("mqtt://localhost",)),
                     identity=self.folder,
                     state=self.folder,
-                    data=DataSettings(self.folder),
+                    data=NpzSource(self.folder),
                     floors=Floors(min_cohort=3),
                 ),
                 identity=identity,

@@ -16,7 +16,7 @@ from console.main import main
 from console.plan_check import check_plan
 from console.serve_broker import PasswordError, default_password_file, password_in
 from console.watch import read_settings
-from models.dataset import load_dataset
+from models.datasets.npz import load_npz
 from protocol.certificates import FleetTrust, Role
 from protocol.errors import MisuseError
 from runtime.clock import SystemClock
@@ -262,9 +262,9 @@ def test_every_device_of_the_demo_has_identity_and_data_of_its_own(tmp_path: Pat
     assert len(files.devices) == 6
     for name in files.devices:
         assert load_identity(files.of(name) / "identity").name == name
-        assert len(load_dataset(files.of(name) / "data.npz").x) > 0
-    pooled = load_dataset(files.evaluation_data, holdout=1.0)
-    parts = [load_dataset(files.of(name) / "data.npz") for name in files.devices]
+        assert len(load_npz(files.of(name) / "data.npz").x) > 0
+    pooled = load_npz(files.evaluation_data, holdout=None)
+    parts = [load_npz(files.of(name) / "data.npz") for name in files.devices]
     assert len(pooled.x_test) == sum(len(part.x_test) for part in parts)
 
 

@@ -23,7 +23,8 @@ from examined import (
 import models.installed
 from console.demo_files import bundled_plan
 from console.doctor import machine, policies, storage
-from device_agent.settings import DataSettings, Floors, PrivacySettings
+from device_agent.settings import Floors, PrivacySettings
+from models.datasets.source import NpzSource
 from models.engines import ort_training
 
 
@@ -140,7 +141,7 @@ def test_a_coordinators_room_follows_its_plan(tmp_path: Path) -> None:
 def test_a_devices_data(tmp_path: Path) -> None:
     patient = device(tmp_path)
     assert only(storage.data(patient)).cause == "8 examples of shape (3,), 2 held out"
-    gone = changed(patient, data=DataSettings(tmp_path / "gone.npz"))
+    gone = changed(patient, data=NpzSource(tmp_path / "gone.npz"))
     assert "no such file" in worst(storage.data(gone)).cause
     np.savez(tmp_path / "data.npz", images=np.zeros((10, 3)))
     found = worst(storage.data(patient))

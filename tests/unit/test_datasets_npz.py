@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.dataset import load_dataset
+from models.datasets.npz import load_npz
 from models.errors import DatasetError
 
 
@@ -17,7 +17,7 @@ def save(folder: Path, **arrays: Any) -> Path:
 def test_the_last_part_is_held_out(tmp_path: Path) -> None:
     path = save(tmp_path, x=np.arange(20).reshape(10, 2), y=np.arange(10, dtype=np.uint8))
 
-    data = load_dataset(path, holdout=0.3)
+    data = load_npz(path, holdout=0.3)
 
     assert (str(data.x.dtype), str(data.y.dtype)) == ("float32", "int64")
     assert data.y.tolist() == [0, 1, 2, 3, 4, 5, 6]
@@ -28,14 +28,14 @@ def test_the_last_part_is_held_out(tmp_path: Path) -> None:
 def test_a_test_set_of_its_own_is_used_as_it_is(tmp_path: Path) -> None:
     path = save(tmp_path, x=np.zeros((4, 2)), y=np.zeros(4), x_test=np.ones((2, 2)), y_test=np.ones(2))
 
-    data = load_dataset(path)
+    data = load_npz(path)
 
     assert (len(data.x), len(data.x_test)) == (4, 2)
     assert data.y.dtype == np.float32, "float labels are targets"
 
 
 def test_without_labels_the_input_is_the_target(tmp_path: Path) -> None:
-    data = load_dataset(save(tmp_path, x=np.arange(10.0).reshape(5, 2)))
+    data = load_npz(save(tmp_path, x=np.arange(10.0).reshape(5, 2)))
 
     assert np.array_equal(data.x, data.y)
     assert np.array_equal(data.x_test, data.y_test)
@@ -61,7 +61,7 @@ def test_a_wrong_file_is_named_with_its_array_and_the_fix(
     path = save(tmp_path, **arrays)
 
     with pytest.raises(DatasetError, match=text) as caught:
-        load_dataset(path)
+        load_npz(path)
     assert str(path) in str(caught.value)
 
 
@@ -71,13 +71,13 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
 
     with pytest.raises(DatasetError, match=r"data\.npz"):
-        load_dataset(path)
+        load_npz(path)
 
 
 def test_a_missing_file_and_a_bare_array_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
 
     with pytest.raises(DatasetError, match="no such file"):
-        load_dataset(tmp_path / "none.npz")
+        load_npz(tmp_path / "none.npz")
     with pytest.raises(DatasetError, match="a single array"):
-        load_dataset(tmp_path / "one.npy")
+        load_npz(tmp_path / "one.npy")
