@@ -41,14 +41,17 @@ from coordinator.state import CoordinatorState
 from coordinator.stored import Model
 from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
+from device_agent.conditions import ConditionReader, Sensors
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
+from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings, ConditionSettings, Floors
 from models.datasets.source import NpzSource
 from models.training_calls import TrainResult
 from protocol import plan as plans
 from protocol.certificates import FleetTrust, Role
-from protocol.chunks import Bytes, describe
+from protocol.chunks import Bytes
 from protocol.ids import UnixTime
 from protocol.topics import Topics
 from registrar.authority import FleetAuthority
@@ -198,10 +201,15 @@ def _equipment(address: BrokerAddress, name: str, seed: int, folder: Path, compu
         board=StatusBoard(transport),
         memory=memory,
         artifacts=ArtifactCache(own / "artifacts"),
+        private=PrivateWeights(own / "private"),
         worker=NoTraining(seed),  # type: ignore[arg-type]
         computer=computer,
         clock=CLOCK,
         entropy=SystemEntropy(),
+        conditions=ConditionReader(
+            settings.conditions, Sensors(own, ask_network=False).read, lambda: memory.entered, CLOCK
+        ),
+        pace=PaceKeeper(trust, CLOCK, own),
     )
 
 
@@ -218,7 +226,7 @@ async def coordinator(
     transport, topics = connect(address, identity.name), Topics(FLEET)
     trust = FleetTrust(identity.root)
     first = Model.of(artifact.weights, initial_state(plan.server, artifact.weights.size))
-    state = CoordinatorState(folder, describe(artifact.bundle.encode()).sha256, lambda: first, CLOCK)
+    state = CoordinatorState(folder, artifact.bundle.manifest.model_id, lambda: first, CLOCK)
     journal = state.journal
     if not durable:
         state.journal, state.spool = NoJournal(), NoBlobs()  # type: ignore[assignment]
@@ -252,7 +260,7 @@ async def coordinator(
             clock=CLOCK,
             entropy=SystemEntropy(),
         )
-        evaluator = Evaluator(artifact.bundle.encode(), None)
+        evaluator = Evaluator(*artifact.evaluated_by(), None)
         store = ModelStore(folder)
         current = Run(desk, settings, plan, artifact, store, evaluator, trust, 1, SystemEntropy().uniform)
         try:

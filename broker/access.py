@@ -89,6 +89,7 @@ def public_access(topics: Topics) -> Access:
             topics.every_decision,
             topics.every_blob_chunk,
             topics.revocations,
+            topics.pace,
             topics.coordinator_status,
         )
     )
@@ -102,6 +103,7 @@ def _roles(topics: Topics) -> dict[Role, Access]:
                 topics.every_decision,
                 topics.every_blob_chunk,
                 topics.high_water,
+                topics.pace,
                 topics.coordinator_status,
                 topics.round_status,
                 topics.every_round_result,
@@ -113,6 +115,7 @@ def _roles(topics: Topics) -> dict[Role, Access]:
                 topics.every_upload("+"),
                 topics.every_device_status,
                 topics.high_water,
+                topics.pace,
                 topics.revocations,
             ),
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.table import Table
 
 from console.privacy_report import Line, privacy_lines
@@ -20,7 +21,7 @@ from protocol.chunks import describe
 from protocol.ids import DeviceId, Order
 from protocol.noise import participations
 from protocol.noise_cost import survivors_needed
-from protocol.plan import Plan
+from protocol.plan import Eligibility, Plan
 from protocol.planned_round import PlanImpossibleError, planned_manifest
 from protocol.vector import encoding_of, layout_of
 from runtime.plan_file import load_plan
@@ -145,8 +146,8 @@ def _about_rest(plan: Plan, fleet: int) -> Sequence[Line]:
 
 def _cohort(plan: Plan, fleet: int) -> int:
     """How many devices a round invites, by the coordinator's own rule."""
-    chosen = plan.selection
-    offers = [Candidate(DeviceId(str(number)), charging=True, unmetered=True) for number in range(fleet)]
+    chosen = replace(plan.selection, eligibility=Eligibility())  # whoever does not fulfil it is not counted
+    offers = [Candidate(DeviceId(str(number))) for number in range(fleet)]
     choice = select(offers, chosen, lambda: 0.5, limits_of(plan, PrivacyLedger(), 1))
     if isinstance(choice, NotEnough):
         raise PlanImpossibleError(f"{choice.reason}; lower selection.min_cohort or give more devices")

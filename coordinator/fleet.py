@@ -14,11 +14,9 @@ from protocol.errors import PeerError
 from protocol.frames import Opened, open_device_frame
 from protocol.ids import NAME_PATTERN, ORIGIN, DeviceId, Order, Seconds
 from protocol.messages import FromDevice, Offer
+from protocol.pace import LONGEST, SHORTEST, offer_lasts
 from protocol.status import DeviceStatus, decode_status, device_of
 from runtime.clock import Clock
-
-OFFER_LASTS = 150.0
-"""Seconds for which an offer, or any later frame of the device, counts: two offers may get lost."""
 
 MAX_AWAY = 100_000
 """Devices remembered as lost; whoever can forge their statuses shall not fill the memory."""
@@ -31,6 +29,7 @@ class _Known:
     offer: Offer
     heard: Seconds
     lost: bool = False
+    sleeps: bool = False
 
 
 class Fleet:
@@ -39,6 +38,9 @@ class Fleet:
     Args:
         trust: the fleet's root.
         clock: time.
+
+    Attributes:
+        interval: seconds between a device's offers, by the pace that devices are told.
     """
 
     def __init__(self, trust: FleetTrust, clock: Clock) -> None:
@@ -47,6 +49,7 @@ class Fleet:
         self._devices: dict[DeviceId, _Known] = {}
         self._away: dict[DeviceId, int] = {}
         self._certificates: dict[DeviceId, Certificate] = {}
+        self.interval = SHORTEST
         self.refused = 0
         self.forget_round()
 
@@ -60,16 +63,16 @@ class Fleet:
     def candidates(self) -> list[Candidate]:
         """Devices on offer now, with what they said of themselves."""
         return [
-            Candidate(
-                device,
-                known.offer.idle,
-                known.offer.charging,
-                known.offer.unmetered,
-                self._clock.unix() - self._certificates[device].not_before,
-            )
+            Candidate(device, known.offer.facts, self._clock.unix() - self._certificates[device].not_before)
             for device, known in self._devices.items()
-            if not known.lost and self._clock.now() - known.heard <= OFFER_LASTS
+            if not (known.lost or known.sleeps)
+            and self._clock.now() - known.heard <= offer_lasts(self.interval)
         ]
+
+    def heard_lately(self) -> int:
+        """Devices that spoke within the longest life of an offer; who is away now comes back, and counts."""
+        since = self._clock.now() - offer_lasts(LONGEST)
+        return sum(known.heard >= since for known in self._devices.values())
 
     def is_lost(self, device: DeviceId) -> bool:
         """Whether its connection was lost and nothing was heard of it since."""
@@ -147,7 +150,7 @@ class Fleet:
         known = self._devices.get(device)
         if known is None or status.boot < known.offer.boot:
             return
-        known.lost = away
+        known.lost, known.sleeps = away, status.state == "sleeping"
         if away:
             self.on_lost(device)
 

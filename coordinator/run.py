@@ -12,6 +12,7 @@ from coordinator.high_water import HighWaterMark, beyond
 from coordinator.ledger import Release, release_of
 from coordinator.model_store import ModelStore
 from coordinator.notices import Notices
+from coordinator.pace import PaceSetter
 from coordinator.privacy_rules import (
     clip_now,
     limits_of,
@@ -110,6 +111,7 @@ class Run:
         self._bundle_ref = artifact.manifest[1]
         self._weights_ref = describe(self._state.model.weights)
         self._marks = HighWaterMark(trust, desk.clock)
+        self._pace = PaceSetter(desk, trust)
         self._outrun = asyncio.Event()
         self._half: JournaledRound | None = None
         self._notices = Notices(desk)
@@ -124,17 +126,22 @@ class Run:
         """
         desk, topics = self._desk, self._desk.topics
         await desk.transport.subscribe(topics.revocations, desk.revocations.message_arrived)
+        # Before the mark, so that it has come when the mark has.
+        await desk.transport.subscribe(topics.pace, self._pace.frame_arrived)
         await desk.transport.subscribe(topics.high_water, self._marks.frame_arrived)
         await desk.transport.subscribe(topics.every_offer, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_outbox, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_device_status, desk.fleet.status_arrived)
         async with desk.transport, desk.board, desk.uploads:
             rounds = asyncio.create_task(self._rounds())
-            others = [asyncio.create_task(event.wait()) for event in (stop, self._outrun)]
+            pace = asyncio.create_task(self._pace.keep(lambda: self._order))
+            others = [pace, *(asyncio.create_task(event.wait()) for event in (stop, self._outrun))]
             await asyncio.wait({rounds, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in (rounds, *others):
                 task.cancel()
             await asyncio.gather(rounds, *others, return_exceptions=True)
+            if not pace.cancelled():
+                pace.result()
             if rounds.cancelled() or rounds.exception():
                 self._notices.show("offline", self._why_offline(rounds))
             else:
@@ -182,6 +189,7 @@ class Run:
             self._state.epoch += 1
         await self._state.begin()
         self._marks.on_rise = self._marked
+        await self._pace.set(self._order)
         await self._export()
         self._notices.show("online", "starting")
         self._notices.show_model(self._weights_ref)

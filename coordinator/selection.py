@@ -1,12 +1,19 @@
 """Which devices are invited to a round: uniformly at random among the eligible ones that privacy lets in."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.ledger import UNLIMITED, Limits
+from protocol.eligibility import Facts, Lack, lacks
 from protocol.ids import DeviceId
-from protocol.plan import MAX_COHORT, Eligibility, Selection
+from protocol.plan import MAX_COHORT, Selection
+
+NOTHING_KNOWN = Facts()
+
+MAX_SAID = 4
+"""Conditions named in a reason: a status holds 200 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +22,12 @@ class Candidate:
 
     Attributes:
         device: its name.
-        idle: its load is below its own limit.
-        charging: on mains power or charging; None when it does not know.
-        unmetered: its network costs nothing per byte; None when it does not know.
+        facts: what it knows of itself.
         enrolled: for how long it has been, in seconds.
     """
 
     device: DeviceId
-    idle: bool = True
-    charging: bool | None = None
-    unmetered: bool | None = None
+    facts: Facts = NOTHING_KNOWN
     enrolled: float = math.inf
 
 
@@ -82,14 +85,12 @@ def select(
         limits: what privacy asks.
     """
     needed = selection.min_cohort
-    eligible = [
-        one.device
-        for one in offers
-        if _is_eligible(one, selection.eligibility) and one.enrolled >= selection.min_enrolled_age
-    ]
+    lacking = {one.device: _lacks(one, selection) for one in offers}
+    eligible = [device for device, found in lacking.items() if not found]
     if len(eligible) < needed:
         return NotEnough(
             f"{len(eligible)} of {len(offers)} devices on offer are eligible; the plan wants {needed}"
+            + _counted(lacking.values())
         )
     solvent = [device for device in eligible if limits.affords(device)]
     if len(solvent) < needed:
@@ -127,13 +128,16 @@ def _too_many_rest(resting: int, solvent: int, needed: int, spacing: int) -> Not
     )
 
 
-def _is_eligible(one: Candidate, rules: Eligibility) -> bool:
-    """A device that does not know does not fulfil a condition; it counts its examples itself."""
-    return (
-        (one.idle or not rules.idle)
-        and (one.charging is True or not rules.charging)
-        and (one.unmetered is True or not rules.unmetered)
-    )
+def _lacks(one: Candidate, selection: Selection) -> tuple[Lack, ...]:
+    found = lacks(one.facts, selection.eligibility)
+    return found if one.enrolled >= selection.min_enrolled_age else (*found, Lack("enrolled lately"))
+
+
+def _counted(lacking: Iterable[tuple[Lack, ...]]) -> str:
+    """How many devices each condition keeps out, most first; one that lacks two things counts in both."""
+    counts = Counter(lack.what for found in lacking for lack in found)
+    said = ", ".join(f"{count} {what}" for what, count in counts.most_common(MAX_SAID))
+    return f" ({said})" if said else ""
 
 
 def _wanted(selection: Selection, eligible: int) -> int:

@@ -8,16 +8,16 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker.transport import Delivery, TransportError
 from device_agent.artifacts import ArtifactCache
-from device_agent.conditions import Conditions, read_conditions
+from device_agent.conditions import ConditionReader, Sensors
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
 from device_agent.private_weights import PrivateWeights
 from device_agent.renewal import Renewal, keep_renewed
 from device_agent.settings import AgentSettings
@@ -28,6 +28,8 @@ from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds
 from protocol.messages import Decline, FromCoordinator, Manifest, Offer
 from protocol.order_checks import check_generation, check_order
+from protocol.pace import until_next, until_return
+from protocol.phases import Stage
 from protocol.status import CoordinatorState, CoordinatorStatus, DeviceState, DeviceStatus, decode_status
 from protocol.topics import Topics
 from protocol.transcript import begin
@@ -44,8 +46,8 @@ from runtime.watchdog import watched
 if TYPE_CHECKING:
     from device_agent.participation import Participation
 
-OFFER_INTERVAL = 60.0
-"""Seconds between a free device's offers, give or take a quarter; the coordinator forgets it after 150."""
+LOOK_INTERVAL = 30.0
+"""Seconds between looks at the device, give or take a quarter, whether it sleeps or not."""
 
 LEAVE_SECONDS = 5.0
 """How long an ending agent tries to tell the coordinator."""
@@ -87,6 +89,7 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
     # What came with the certificate counts until the broker tells more.
     revocations.recall([settings.identity])
     worker = TrainingWorker(settings.training)
+    sensors = Sensors(settings.state, ask_network=settings.conditions.unmetered == "auto")
     renewal = Renewal(
         identity,
         trust,
@@ -113,6 +116,8 @@ async def equip(settings: AgentSettings, clock: Clock, entropy: Entropy) -> Asyn
                 computer=computer,
                 clock=clock,
                 entropy=entropy,
+                conditions=ConditionReader(settings.conditions, sensors.read, lambda: memory.entered, clock),
+                pace=PaceKeeper(trust, clock, settings.state),
             )
         finally:
             await worker.close()
@@ -129,8 +134,8 @@ class Agent:
         self._with = equipment
         self._participation: Participation | None = None
         self._task: asyncio.Task[None] | None = None
-        self._offer_now = asyncio.Event()
-        self._rest_until = equipment.clock.now()
+        self._offer_due = self._rest_until = equipment.clock.now()
+        self._offer_moved = asyncio.Event()
         self._coordinator: tuple[CoordinatorState, int] = ("offline", 0)
         self._newest = equipment.memory.seen
         self._last_reason = ""
@@ -140,61 +145,103 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Offer the device and take part in rounds until `stop` is set."""
         transport, topics = self._with.transport, self._with.topics
+        await self._with.conditions.look()
+        self._offer_due = Seconds(self._offer_due + self._until_return())
+        self._with.pace.on_change = self._pace_changed
         transport.on_connection(self._connection_changed)
         # Before connecting, so that nothing is missed that a persistent session has kept.
         await transport.subscribe(topics.revocations, self._with.revocations.message_arrived)
+        await transport.subscribe(topics.pace, self._with.pace.frame_arrived)
         await transport.subscribe(topics.inbox(self._with.device), self._inbox_arrived)
         await transport.subscribe(topics.coordinator_status, self._coordinator_changed)
         async with transport, self._with.board:
-            offers = asyncio.create_task(self._offer_again_and_again())
+            self._show_free()
+            working = [
+                asyncio.create_task(self._offer_again_and_again()),
+                asyncio.create_task(self._look_again_and_again()),
+            ]
             stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({offers, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if offers.done():
-                await offers
-            offers.cancel()
+            done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*working, stopping):
+                task.cancel()
+            for task in done - {stopping}:
+                await task  # it ends with a bug only
             await self._leave("the agent ends")
             self._show("offline", "")
+
+    # Waking and sleeping.
+
+    async def _look_again_and_again(self) -> None:
+        conditions, entropy = self._with.conditions, self._with.entropy
+        while True:
+            await self._with.clock.sleep(LOOK_INTERVAL * (0.75 + 0.5 * entropy.uniform()))
+            asleep = conditions.newest.asleep
+            await conditions.look()
+            if asleep and not conditions.newest.asleep:
+                self._come_back()
+            if self._task is None:
+                self._show_free()
+
+    def _show_free(self) -> None:
+        """What it does while it takes part in nothing."""
+        conditions = self._with.conditions.newest
+        if conditions.asleep:
+            self._show("sleeping", conditions.asleep)
+        else:
+            self._show("idle", self._last_reason or conditions.remarks)
 
     # Offering.
 
     async def _offer_again_and_again(self) -> None:
-        clock, entropy = self._with.clock, self._with.entropy
+        clock = self._with.clock
         while True:
-            self._offer_now.clear()
-            rest = self._rest_until - clock.now()
-            if rest > 0:
-                await clock.sleep(rest)
-            await self._offer()
-            await happens(self._offer_now, OFFER_INTERVAL * (0.75 + 0.5 * entropy.uniform()), clock)
+            self._offer_moved.clear()
+            wait = max(self._offer_due, self._rest_until) - clock.now()
+            if wait > 0:
+                await happens(self._offer_moved, wait, clock)
+                continue
+            self._offer_due = Seconds(
+                clock.now() + until_next(self._with.pace.interval, self._with.entropy.uniform())
+            )
+            # Also while it takes part: a coordinator restarted in a round learns of its devices only so.
+            if self._task is not None or not self._with.conditions.newest.asleep:
+                await self._offer()
 
     async def _offer(self) -> None:
-        """Also while it takes part: a coordinator restarted in a round learns of its devices only so."""
-        conditions = self._conditions()
         offer = Offer(
             boot=self._with.memory.boot,
             seen=self._with.memory.seen,
-            idle=conditions.idle,
-            charging=conditions.charging,
-            unmetered=conditions.unmetered,
+            facts=self._with.conditions.newest.facts,
             engines=self._with.engines,
-            version=version("fedfleet")[:32],
         )
         if self._task is None:
-            self._show("idle", self._last_reason or conditions.why)
+            self._show_free()
         topic = self._with.topics.offer(self._with.device)
         try:
             await self._with.transport.publish(topic, seal_frame(self._with.identity, offer))
         except TransportError as error:
             _log.warning("not_offered", cause=str(error))
 
-    def _conditions(self) -> Conditions:
-        return read_conditions(self._with.settings.conditions)
+    def _come_back(self) -> None:
+        """Offer soon, but not all devices of a large fleet at once."""
+        self._offer_within(self._until_return())
+
+    def _pace_changed(self) -> None:
+        """Begin anew at a random moment of the new interval."""
+        self._offer_due = Seconds(self._with.clock.now() + self._with.pace.interval)
+        self._offer_within(self._with.pace.interval * self._with.entropy.uniform())
+
+    def _until_return(self) -> float:
+        return until_return(self._with.pace.interval, self._with.entropy.uniform())
+
+    def _offer_within(self, seconds: float) -> None:
+        self._offer_due = Seconds(min(self._offer_due, self._with.clock.now() + seconds))
+        self._offer_moved.set()
 
     def _connection_changed(self, connected: bool) -> None:  # noqa: FBT001 - the transport's listener
         if not connected:
             return
-        self._offer_now.set()
+        self._come_back()
         if self._participation is not None:
             self._participation.reconnected()
 
@@ -204,7 +251,7 @@ class Agent:
             status = decode_status(delivery.payload, CoordinatorStatus)
             before, self._coordinator = self._coordinator, (status.state, status.epoch)
             if status.state == "online" and self._coordinator != before:
-                self._offer_now.set()
+                self._come_back()
 
     # Taking part.
 
@@ -254,18 +301,17 @@ class Agent:
         from device_agent.participation import Participation, stance_of
         from protocol.device_checks import DeviceContext
 
-        conditions = self._conditions()
+        conditions = self._with.conditions.newest
         context = DeviceContext(
             own=self._with.device,
             trust=self._with.trust,
             min_cohort=self._with.settings.floors.min_cohort,
             corrupt_fraction=self._with.settings.floors.corrupt_fraction,
-            idle=conditions.idle,
-            charging=conditions.charging,
-            unmetered=conditions.unmetered,
+            facts=conditions.facts,
             started=self._with.clock.unix(),
             min_enrolled_age=self._with.settings.floors.min_enrolled_age,
             privacy=stance_of(self._with),
+            asleep=conditions.asleep,
         )
         return Participation(self._with, invitation, context)
 
@@ -284,10 +330,10 @@ class Agent:
         self._participation = self._task = None
         round_ = participation.round
         self._rest_until = Seconds(self._with.clock.now() + round_.retry_after)
-        self._last_reason = round_.reason
-        self._show("idle", round_.reason)
+        self._last_reason = f"declined: {round_.reason}" if round_.stage is Stage.LEFT else round_.reason
+        self._show_free()
         if round_.reason:
-            self._offer_now.set()
+            self._offer_within(0.0)
 
     async def _leave(self, reason: str) -> None:
         if self._participation is not None:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from broker.transport import Transport
 from device_agent.artifacts import ArtifactCache
+from device_agent.conditions import ConditionReader
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
 from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings
 from models.installed import available_engines
@@ -38,6 +40,8 @@ class Equipment:
     computer: Computer
     clock: Clock
     entropy: Entropy
+    conditions: ConditionReader
+    pace: PaceKeeper
 
     @property
     def device(self) -> DeviceId:

@@ -1,4 +1,4 @@
-"""What an agent must not forget: how often it started, the newest round it entered, what it has spent.
+"""What an agent must not forget: how often it started, the newest round and when it entered it, its costs.
 
 The entered round is the tombstone of invariant I2: it is synced before the round's keys leave, so a restarted
 agent never joins a round again whose masks it may have used. What its privacy has cost is in a ledger beside
@@ -29,6 +29,7 @@ class _Record(Struct, frozen=True, forbid_unknown_fields=True):
     boot: int = 0
     seen: Order = ORIGIN
     ledger: Head = EMPTY
+    entered: float | None = None
 
 
 class AgentMemory:
@@ -60,6 +61,11 @@ class AgentMemory:
         return self._record.seen
 
     @property
+    def entered(self) -> float | None:
+        """When it entered a round last, in seconds since 1970; None for never."""
+        return self._record.entered
+
+    @property
     def ledger(self) -> Ledger:
         """What rounds have cost."""
         return self._ledger
@@ -77,13 +83,17 @@ class AgentMemory:
             _log.warning("start_not_counted", cause=str(error))
             self._record = record
 
-    def remember(self, order: Order) -> None:
+    def remember(self, order: Order, unix: float) -> None:
         """Return once it is safe that this round was entered.
+
+        Args:
+            order: the round.
+            unix: the time, in seconds since 1970.
 
         Raises:
             OSError: the disk refused; the round must not be entered.
         """
-        self._write(replace(self._record, seen=max(order, self._record.seen)))
+        self._write(replace(self._record, seen=max(order, self._record.seen), entered=unix))
 
     def charge(self, order: Order, mode: Mode, rho: float, unix: float) -> None:
         """Return once it is safe that this round is charged; only then may its masked update leave.

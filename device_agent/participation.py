@@ -20,6 +20,7 @@ from protocol.device_round import DeviceRound
 from protocol.effects import (
     Begin,
     Charge,
+    ConditionsFailed,
     DeviceEvent,
     DeviceFailed,
     Effect,
@@ -45,6 +46,9 @@ from runtime.driver import Driver
 from runtime.files import in_words
 from runtime.transfers import Uploader, fetch_blob
 from secagg.keys import SECRET_SIZE, Secret
+
+WATCH_INTERVAL = 5.0
+"""Seconds between looks at the device while it trains: reading them takes a millisecond."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +81,7 @@ class Participation:
             self.round, self, computer=equipment.computer, clock=equipment.clock
         )
         self._uploader: Uploader | None = None
+        self._training: asyncio.Task[object] | None = None
         self._mute = False
         self._engine, self._model = "", (b"", 0)
         self._log = _log.bind(round=invitation.message.order.round)
@@ -85,10 +90,15 @@ class Participation:
         """Take part until the round is over."""
         topic = self._with.topics.decisions(self.round.order)
         subscription = await self._with.transport.subscribe(topic, self._decision_arrived)
+        watching = asyncio.create_task(self._watch_conditions())
         try:
             await self._driver.run(Begin())
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await subscription.cancel()
+        if not watching.cancelled():
+            watching.result()
         self._log.info("round_left", stage=self.round.stage, reason=self.round.reason)
 
     def told(self, frame: Opened[FromCoordinator]) -> None:
@@ -102,6 +112,19 @@ class Participation:
     def leave(self, reason: str) -> None:
         """The agent ends."""
         self._driver.feed(DeviceFailed(reason))
+
+    async def _watch_conditions(self) -> None:
+        """Leave cleanly when they turn bad before the keys have left; later the others need this device."""
+        while self.round.without_keys:
+            conditions = await self._with.conditions.look()
+            reason = conditions.ends_training(self.round.manifest.eligibility)
+            if reason and self.round.without_keys:
+                # At once, whether or not the broker can be told.
+                if self._training is not None:
+                    self._training.cancel()
+                self._driver.feed(ConditionsFailed(reason))
+                return
+            await self._with.clock.sleep(WATCH_INTERVAL)
 
     def _decision_arrived(self, delivery: Delivery) -> None:
         if not delivery.payload:
@@ -155,7 +178,7 @@ class Participation:
 
     async def _remember(self, order: Order) -> None:
         try:
-            await asyncio.to_thread(self._with.memory.remember, order)
+            await asyncio.to_thread(self._with.memory.remember, order, self._with.clock.unix())
         except OSError as error:
             # Nothing of a round that is not remembered may leave (I2).
             self._mute = True
@@ -208,6 +231,7 @@ class Participation:
     async def _train(self, effect: Train) -> DeviceEvent:
         initial = np.frombuffer(effect.weights, "<f4")
         settings = self._with.settings
+        self._training = asyncio.current_task()
         model, size = self._model
         private = await asyncio.to_thread(self._with.private.load, model, 4 * size) if size else None
         try:
@@ -227,6 +251,8 @@ class Participation:
             if error.kind == DIVERGED:
                 return self._nothing_learned(initial, f"training failed: {error.kind}")
             return DeviceFailed(f"training failed: {error.kind}")
+        finally:
+            self._training = None
         if result.examples < effect.min_examples:
             return self._nothing_learned(initial, "too few examples")
         if size:

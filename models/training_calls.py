@@ -123,7 +123,7 @@ class TrainResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
     """
 
     weights: Weights
-    private: Weights
+    private: Weights = b""
     examples: int
     training_loss: float
     evaluated: int

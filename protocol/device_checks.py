@@ -6,11 +6,11 @@ from protocol.certificates import Certificate, FleetTrust
 from protocol.chunks import check
 from protocol.device_privacy import PrivacyStance, check_noise
 from protocol.device_work import Membership
+from protocol.eligibility import Facts
 from protocol.errors import CertificateError, ManifestError, ProtocolError, SetError
 from protocol.ids import DeviceId, UnixTime
 from protocol.messages import Manifest
 from protocol.order_checks import check_generation
-from protocol.plan import Eligibility
 from protocol.vector import encoding_of
 
 
@@ -23,22 +23,22 @@ class DeviceContext:
         trust: the fleet's root.
         min_cohort: its own floor of cohort and survivors.
         corrupt_fraction: its own floor of the assumed corrupt part, gamma.
-        idle: condition now; `charging` and `unmetered` likewise.
+        facts: what it knows of itself.
         started: wall clock when the round began, for certificate validity.
         min_enrolled_age: seconds for which another member must have been enrolled.
         privacy: what it insists on and has spent.
+        asleep: why it takes part in nothing now, in words; empty when it does.
     """
 
     own: DeviceId
     trust: FleetTrust
     min_cohort: int
     corrupt_fraction: float
-    idle: bool
-    charging: bool
-    unmetered: bool
+    facts: Facts
     started: UnixTime
     min_enrolled_age: float = 0.0
     privacy: PrivacyStance = field(default_factory=PrivacyStance)
+    asleep: str = ""
 
 
 def check_manifest(manifest: Manifest, signer: Certificate, context: DeviceContext) -> None:
@@ -82,20 +82,6 @@ def _check_revocations(manifest: Manifest, context: DeviceContext) -> None:
         context.trust.check_list(context.started)
     except CertificateError as error:
         raise ManifestError(str(error)) from error
-
-
-def missing_condition(asked: Eligibility, has: DeviceContext) -> str:
-    """Which asked conditions the device does not meet, as a sentence; empty when it meets all."""
-    wanting = [
-        name
-        for name, needed, given in (
-            ("idle", asked.idle, has.idle),
-            ("charging", asked.charging, has.charging),
-            ("unmetered", asked.unmetered, has.unmetered),
-        )
-        if needed and not given
-    ]
-    return f"not {' and '.join(wanting)}" if wanting else ""
 
 
 def check_set(

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from privacy.errors import PrivacyError
-from protocol.device_checks import DeviceContext, check_manifest, check_set, missing_condition
+from protocol.device_checks import DeviceContext, check_manifest, check_set
 from protocol.device_privacy import charge_for, privacy_objection
 from protocol.device_work import CheckConfirmations, EncodeUpdate, JoinCohort, Masked, MaskUpdate, Membership
 from protocol.effects import (
@@ -18,6 +18,7 @@ from protocol.effects import (
     Compute,
     Computed,
     ComputeFailed,
+    ConditionsFailed,
     DeviceEvent,
     DeviceFailed,
     Effect,
@@ -36,6 +37,7 @@ from protocol.effects import (
     WakeAt,
     Woke,
 )
+from protocol.eligibility import missing
 from protocol.errors import (
     CertificateError,
     ManifestError,
@@ -63,6 +65,7 @@ from protocol.messages import (
     HighWater,
     Manifest,
     Message,
+    Pace,
     Reveal,
     RoundEnded,
     RoundKeys,
@@ -168,6 +171,11 @@ class DeviceRound:
         """Nothing more will come of it; its secrets are gone."""
         return self.stage in (Stage.DONE, Stage.LEFT)
 
+    @property
+    def without_keys(self) -> bool:
+        """Its keys have not left: leaving costs the others nothing yet."""
+        return self.stage in (Stage.INVITED, Stage.TRAINING)
+
     def handle(self, event: DeviceEvent, now: Seconds) -> list[Effect]:
         """Decide what follows from an event.
 
@@ -186,7 +194,7 @@ class DeviceRound:
             effects.append(WakeAt(wake))
         return effects
 
-    def _decide(self, event: DeviceEvent, now: Seconds) -> list[Effect]:  # noqa: PLR0911 - one line an event
+    def _decide(self, event: DeviceEvent, now: Seconds) -> list[Effect]:  # noqa: C901, PLR0911 - one line an event
         match event:
             case Begin():
                 return self._begin(now)
@@ -202,6 +210,8 @@ class DeviceRound:
                 return self._leave(error)
             case DeviceFailed(reason):
                 return self._leave(ProtocolError(reason), refuse=False)
+            case ConditionsFailed(reason):
+                return self._leave(ProtocolError(reason), refuse=False) if self.without_keys else []
             case Reconnected():
                 return self._say_again(now) if self._unanswered else []
             case Woke():
@@ -215,8 +225,10 @@ class DeviceRound:
             check_manifest(self.manifest, self._signer, self._context)
         except (ManifestError, PrivacyError) as error:
             return self._leave(error)
-        reason = missing_condition(self.manifest.eligibility, self._context) or privacy_objection(
-            self.manifest, self._context.privacy
+        reason = (
+            self._context.asleep
+            or missing(self._context.facts, self.manifest.eligibility)
+            or privacy_objection(self.manifest, self._context.privacy)
         )
         if reason:
             return self._leave(ProtocolError(reason), refuse=False)
@@ -267,8 +279,8 @@ class DeviceRound:
                 return self._stored(blob)
             case Extension():
                 return self._extended(message, now)
-            case HighWater():
-                raise ProtocolError("a high-water mark is for coordinators")
+            case HighWater() | Pace():
+                raise ProtocolError(f"a {type(message).__name__} is no message of a round")
             case Cohort():
                 return self._on_cohort(message, body)
             case ShareSet():

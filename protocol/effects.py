@@ -342,8 +342,22 @@ class DeviceFailed:
     reason: str
 
 
+@dataclass(frozen=True)
+class ConditionsFailed:
+    """The device is not what it has to be any more. It leaves, unless its keys have: others need it then.
+
+    Attributes:
+        reason: in words.
+    """
+
+    reason: str
+
+
 CoordinatorEvent = (
     Begin | Woke | Computed | ComputeFailed | Heard | Gone | Revoked | Uploaded | UploadFailed | SumKept
     | Committed | Resumed
 )  # fmt: skip
-DeviceEvent = Begin | Woke | Computed | ComputeFailed | Told | Reconnected | Fetched | Trained | DeviceFailed
+DeviceEvent = (
+    Begin | Woke | Computed | ComputeFailed | Told | Reconnected | Fetched | Trained | DeviceFailed
+    | ConditionsFailed
+)  # fmt: skip

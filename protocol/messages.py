@@ -7,7 +7,7 @@ where a rule says so; that is checked by the round, not here.
 Device to coordinator: Offer, Accept, Decline, RoundKeys, SealedShares, UploadOffer, Confirmation, Reveal.
 Coordinator to one device: Manifest, ShareDelivery, Grant, Stored.
 Coordinator to all (decisions): Cohort, ShareSet, SurvivorSet, Confirmations, Extension, RoundEnded.
-Coordinator to a later self: HighWater.
+Coordinator to all, and to a later self: Pace. To a later self alone: HighWater.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -17,8 +17,10 @@ from msgspec import Meta, Struct
 
 from privacy.mode import Mode
 from protocol.chunks import BlobRef
+from protocol.eligibility import Facts
 from protocol.errors import MAX_CAUSE, FrameError
 from protocol.ids import Hash, Name, Order
+from protocol.pace import Interval
 from protocol.plan import MAX_COHORT, Deadlines, Delta, Duration, Eligibility, SecureAggregation, Training
 
 MAX_FRAME = 1_048_576
@@ -66,18 +68,14 @@ class Offer(Message, frozen=True, tag="offer"):
     Attributes:
         boot: how often its agent has started; ties a last will to its birth.
         seen: the newest round it knows of; the coordinator must go beyond it.
-        idle: the device is idle; `charging` and `unmetered` likewise.
+        facts: what the device knows of itself.
         engines: training engines it can run.
-        version: of the agent.
     """
 
     boot: Annotated[int, Meta(ge=0, lt=2**53)]
     seen: Order
-    idle: bool
-    charging: bool
-    unmetered: bool
+    facts: Facts
     engines: Annotated[tuple[Name, ...], Meta(max_length=8)]
-    version: Annotated[str, Meta(max_length=32)]
 
 
 class Accept(RoundMessage, frozen=True, tag="accept"):
@@ -273,6 +271,18 @@ class RoundEnded(Message, frozen=True, tag="round-ended"):
 # Coordinator to a later self.
 
 
+class Pace(Message, frozen=True, tag="pace"):
+    """How often devices offer themselves. See `protocol.pace`.
+
+    Attributes:
+        order: the newest round that was opened; an older one's pace is not believed any more.
+        interval: seconds between the offers of one device.
+    """
+
+    order: Order
+    interval: Interval
+
+
 class HighWater(Message, frozen=True, tag="high-water"):
     """How far the coordinator has come. One that starts on older state finds out by it.
 
@@ -288,7 +298,7 @@ class HighWater(Message, frozen=True, tag="high-water"):
 FromDevice = Offer | Accept | Decline | RoundKeys | SealedShares | UploadOffer | Confirmation | Reveal
 ToDevice = Manifest | ShareDelivery | Grant | Stored
 Decision = Cohort | ShareSet | SurvivorSet | Confirmations | Extension | RoundEnded
-FromCoordinator = ToDevice | Decision | HighWater
+FromCoordinator = ToDevice | Decision | Pace | HighWater
 
 DECISION_TOPICS: dict[type[Message], str] = {
     Cohort: "cohort",

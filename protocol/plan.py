@@ -10,11 +10,19 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field, msgpack
 
+from protocol.ids import Name
+
 MAX_COHORT = 1024
 """Most members of one round: a cohort frame of so many still fits one MQTT packet."""
 
 MAX_SPACING = 100_000
 """Longest rest, in rounds: where all rest so many numbers are left out, and devices refuse a jump of 2^20."""
+
+MAX_RECENT = 1_000_000_000
+"""Longest rest that can be asked for, in seconds: longer than any fleet has existed."""
+
+MAX_TAGS = 16
+"""Tags of one device: they travel with every offer."""
 
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
@@ -26,6 +34,11 @@ Duration = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=256)]
 """Of names, as in a shell: `*`, `?`, `[abc]`."""
+Percent = Annotated[int, Meta(ge=0, le=100)]
+Celsius = Annotated[int, Meta(ge=0, le=125)]
+"""What can be asked of a temperature: silicon that is hotter has failed."""
+MegabytesAsked = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Tags = Annotated[tuple[Name, ...], Meta(max_length=MAX_TAGS)]
 
 PrivacyMode = Literal["none", "central", "distributed"]
 """Who adds noise to a sum: nobody, the coordinator, or each device its part."""
@@ -87,19 +100,40 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Eligibility(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a device must be to take part. Devices check it again for themselves.
+    """What a device must be to take part. Devices check it again for themselves; see `protocol.eligibility`.
 
     Attributes:
         idle: its load is below its own limit.
         charging: it is on mains power or charging.
         unmetered: its network costs nothing per byte.
+        unknown_network: what a network counts as of which the device does not know.
+        min_battery: percent of charge that it has left at least, unless it is charging.
+        max_temperature: of its hottest part, in degrees Celsius.
+        min_free_memory_mb: memory that programs could take, in MiB.
+        min_free_disk_mb: room where its state is, in MiB.
         min_examples: fewer local examples than this and it declines.
+        min_rest: seconds since it entered a round, at least.
+        tags: that its owner must have given it, all of them.
+        min_version: of the agent: its numbers, at least.
     """
 
     idle: bool = False
     charging: bool = False
     unmetered: bool = False
+    unknown_network: Literal["metered", "unmetered"] = "metered"
+    min_battery: Percent | None = None
+    max_temperature: Celsius | None = None
+    min_free_memory_mb: MegabytesAsked | None = None
+    min_free_disk_mb: MegabytesAsked | None = None
     min_examples: Annotated[int, Meta(ge=1)] = 1
+    min_rest: Annotated[int, Meta(ge=0, le=MAX_RECENT)] = 0
+    tags: Tags = ()
+    min_version: (
+        Annotated[
+            str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$", description='a version such as "0.2"')
+        ]
+        | None
+    ) = None
 
 
 class Selection(Struct, frozen=True, forbid_unknown_fields=True):

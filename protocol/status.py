@@ -136,8 +136,9 @@ class DeviceStatus(Struct, frozen=True):
     """Presence of one device, on `…/devices/<id>`.
 
     Attributes:
-        state: "idle" means on offer; "sleeping" not free, see why; "lost" by its last will.
-        why: in words; of an idle device why it left its last round, else what is not as free as it could be.
+        state: "idle" means on offer; "sleeping" that it takes part in nothing now; "lost" by its last will.
+        why: in words; why it sleeps; of an idle device why it declined its last round ("declined: …") or how
+            that was aborted, else what is not as free as it could be.
         boot: how often its agent has started; a will of an earlier boot says nothing of this one.
     """
 

@@ -111,6 +111,11 @@ class Topics:
         return f"{self._machines}/coordinator/high-water"
 
     @property
+    def pace(self) -> str:
+        """How often devices offer themselves; retained."""
+        return f"{self._machines}/coordinator/pace"
+
+    @property
     def revocations(self) -> str:
         """The registrar's newest revocation list; retained."""
         return f"{self._machines}/registrar/revocations"

@@ -16,6 +16,7 @@ from broker.transport import ConnectionListener, Handler, Payload, Subscription,
 from device_agent.app import Agent, equip
 from device_agent.settings import AgentSettings, Floors, PrivacySettings
 from models.datasets.source import DataSource, NpzSource
+from models.installed import ORT_GRAPH
 from models.layout import Vector
 from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
@@ -54,6 +55,8 @@ class KnownWorker(TrainingWorker):
         *,
         seed: int,  # noqa: ARG002
         deadline: float,  # noqa: ARG002
+        engine: str = ORT_GRAPH,  # noqa: ARG002
+        private: bytes | None = None,  # noqa: ARG002
     ) -> TrainResult:
         self.received.append(weights)
         return TrainResult(

@@ -8,6 +8,7 @@ frames to say.
 import hmac
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -52,9 +53,24 @@ def need(holds: object, why: str) -> None:
         raise Refused(why)
 
 
+FACTS = {
+    "idle": True,
+    "charging": True,
+    "unmetered": True,
+    "battery": None,
+    "temperature": 40,
+    "free_memory_mb": 500,
+    "free_disk_mb": 5000,
+    "rested": 10**9,
+    "tags": [],
+    "version": "0.1.0",
+}
+"""What a device on mains power knows of itself."""
+
+
 @dataclass
 class SecondDevice:
-    """One device. `floor`, `gamma_floor`, `meets` and `budget` (in zCDP, for life) are its own; `seen` is the
+    """One device. `floor`, `gamma_floor`, `facts` and `budget` (in zCDP, for life) are its own; `seen` is the
     newest order it entered, `charged` what its rounds cost it.
     """
 
@@ -66,7 +82,7 @@ class SecondDevice:
     train: Callable[[], Trained]
     floor: int = 3
     gamma_floor: float = 0.0
-    meets: Collection[str] = ("idle", "charging", "unmetered")
+    facts: Message = field(default_factory=lambda: dict(FACTS))
     budget: float = math.inf
     charged: list[tuple[Sequence[int], float]] = field(default_factory=list)
     entropy: Callable[[int], bytes] = os.urandom
@@ -309,11 +325,38 @@ def check_manifest(manifest: Message, fleet: str, own: SecondDevice) -> None:
     need(manifest["revocations"] == 0, "a revocation list that this device does not have")
     need(manifest["max_cohort"] >= max(own.floor, manifest["min_cohort"]), "a cohort below the floor")
     need(secure["corrupt_fraction"] >= own.gamma_floor, "too small a corrupt part")
-    need(all(word in own.meets for word, wanted in asked.items() if wanted is True), "a condition not met")
+    need(fulfils(own.facts, asked), "a condition not met")
     need(manifest["weights"][1] % 4 == 0, "weights that are no float32")
     need(fits(manifest), "too many members for the ring")
     if manifest["noise"]:
         check_cost(manifest, own)
+
+
+def fulfils(facts: Message, asked: Message) -> bool:
+    """What is not known is not fulfilled, but for the network. While it charges, its charge is nothing."""
+    unmetered = asked["unknown_network"] == "unmetered" if facts["unmetered"] is None else facts["unmetered"]
+    bounds = {
+        "battery": None if facts["charging"] else asked["min_battery"],
+        "free_memory_mb": asked["min_free_memory_mb"],
+        "free_disk_mb": asked["min_free_disk_mb"],
+        "rested": asked["min_rest"],
+    }
+    least = {word: low for word, low in bounds.items() if low is not None}
+    heat, most = facts["temperature"], asked["max_temperature"]
+    return (
+        all(facts[word] is True for word in ("idle", "charging") if asked[word])
+        and (unmetered or not asked["unmetered"])
+        and all(facts[word] is not None and facts[word] >= low for word, low in least.items())
+        and (most is None or (heat is not None and heat <= most))
+        and set(asked["tags"]) <= set(facts["tags"])
+        and numbers(facts["version"]) >= numbers(asked["min_version"] or "")
+    )
+
+
+def numbers(version: str) -> list[int]:
+    """Those that a version begins with, without zeros at the end."""
+    found = re.match(r"[0-9]+(\.[0-9]+)*", version)
+    return [int(part) for part in re.sub(r"(\.0+)+$", "", found[0]).split(".")] if found else []
 
 
 def check_cost(manifest: Message, own: SecondDevice) -> None:

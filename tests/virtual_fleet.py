@@ -24,6 +24,7 @@ from protocol.coordinator_round import CoordinatorRound
 from protocol.device_checks import DeviceContext
 from protocol.device_privacy import PrivacyStance
 from protocol.device_round import DeviceRound
+from protocol.eligibility import Facts
 from protocol.errors import FedfleetError, PeerError
 from protocol.frames import open_coordinator_frame, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds, UnixTime
@@ -276,9 +277,7 @@ class VirtualFleet:
                 trust=self.trust,
                 min_cohort=self.floor,
                 corrupt_fraction=self.gamma_floor,
-                idle=True,
-                charging=True,
-                unmetered=True,
+                facts=Facts(idle=True, charging=True, unmetered=True),
                 started=NOW,
                 privacy=self.stance,
                 min_enrolled_age=self.min_enrolled_age,

@@ -1,10 +1,12 @@
 """What a source holds, and whether a model can read it."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from models.bundle import BundleManifest, Tensor
+if TYPE_CHECKING:  # an agent starts without numpy
+    from models.bundle import BundleManifest, Tensor
 
 
 class ArraySchema(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +46,7 @@ class DataSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classes: tuple[str, ...] = ()
 
 
-def mismatches(schema: DataSchema, manifest: BundleManifest) -> list[str]:
+def mismatches(schema: DataSchema, manifest: "BundleManifest") -> list[str]:
     """Why this model cannot train on this data, with a fix each; empty when it can."""
     found = [
         f"{name} is {array}; the model {manifest.model!r} with loss {manifest.loss} takes {_wanted(tensor)}"
@@ -71,11 +73,11 @@ def mismatches(schema: DataSchema, manifest: BundleManifest) -> list[str]:
     return found
 
 
-def _wanted(tensor: Tensor) -> ArraySchema:
+def _wanted(tensor: "Tensor") -> ArraySchema:
     return ArraySchema(tensor.dtype, tensor.shape)
 
 
-def _input_hint(array: ArraySchema, tensor: Tensor) -> str:
+def _input_hint(array: ArraySchema, tensor: "Tensor") -> str:
     if array.shape != tensor.shape and array.shape[::-1] == tensor.shape:
         return 'set data.axes to the other of "features-first" and "time-first"'
     if len(array.shape) > 1 and len(array.shape) == len(tensor.shape):
@@ -85,7 +87,7 @@ def _input_hint(array: ArraySchema, tensor: Tensor) -> str:
     return "change data.features, or the plan's model"
 
 
-def _label_hint(array: ArraySchema, tensor: Tensor) -> str:
+def _label_hint(array: ArraySchema, tensor: "Tensor") -> str:
     if tensor.dtype == "int64":
         return "set data.label to the column with the class (in arrays: integers)"
     if array.dtype == "int64":

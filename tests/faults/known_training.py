@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.datasets.source import DataSource
+from models.installed import ORT_GRAPH
 from models.layout import Vector
 from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
@@ -68,6 +69,8 @@ class KnownTraining(TrainingWorker):
         *,
         seed: int,  # noqa: ARG002
         deadline: float,  # noqa: ARG002
+        engine: str = ORT_GRAPH,  # noqa: ARG002
+        private: bytes | None = None,  # noqa: ARG002
     ) -> TrainResult:
         """See `TrainingWorker.train`."""
         order = self._order()

@@ -17,6 +17,7 @@ from protocol.chunks import MAX_BLOB_SIZE
 from protocol.device_checks import DeviceContext
 from protocol.device_round import DeviceRound, _Waiting
 from protocol.device_work import MaskUpdate
+from protocol.eligibility import Facts
 from protocol.frames import Opened
 from protocol.ids import Seconds
 from protocol.messages import (
@@ -169,9 +170,7 @@ class Invitations:
             trust=recorded.trust,
             min_cohort=3,
             corrupt_fraction=0.0,
-            idle=True,
-            charging=False,
-            unmetered=True,
+            facts=Facts(idle=True, charging=False, unmetered=True, battery=50, temperature=60),
             started=NOW,
         )
 

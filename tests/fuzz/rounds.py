@@ -8,6 +8,7 @@ from virtual_fleet import Device, VirtualFleet
 from protocol import effects as fx
 from protocol.certificates import Certificate, Role
 from protocol.device_round import DeviceRound
+from protocol.eligibility import Facts
 from protocol.ids import DeviceId, Seconds
 from protocol.messages import (
     Decline,
@@ -18,6 +19,7 @@ from protocol.messages import (
     HighWater,
     Message,
     Offer,
+    Pace,
     RoundEnded,
     Stored,
     UploadOffer,
@@ -105,9 +107,7 @@ class RecordedRound(VirtualFleet):
 
     def _rarely_said_up(self) -> list[FromDevice]:
         order = self.manifest.order
-        offer = Offer(
-            3, order, idle=True, charging=True, unmetered=False, engines=("ort-graph",), version="1"
-        )
+        offer = Offer(3, order, Facts(idle=True, battery=41, tags=("lab",), version="1"), ("ort-graph",))
         return [offer, Decline(order, self.t0, "disk full")]
 
     def _rarely_said_down(self) -> list[FromCoordinator]:
@@ -119,6 +119,7 @@ class RecordedRound(VirtualFleet):
             Extension(order, self.t0, 3.0),
             RoundEnded(order, "aborted", "too few", 2.0),
             HighWater(order, 3),
+            Pace(order, 90.0),
         ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 from hand_clock import HandClock
+from known_conditions import conditions
 from msgspec.structs import replace
 from virtual_fleet import NOW, VirtualFleet
 
@@ -21,6 +22,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
+from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings, Floors
 from fuzz.findings import Findings
 from fuzz.mutator import JSON, MSGPACK, Mutator
@@ -296,7 +299,7 @@ class AgentDoors:
 
 
 def _equipment(fleet: VirtualFleet, folder: Path, computer: Computer) -> Equipment:
-    transport = MemoryBroker().connect(VICTIM)
+    transport, memory, clock = MemoryBroker().connect(VICTIM), AgentMemory(folder), StillClock()
     identity = fleet.devices[VICTIM].identity
     trust = FleetTrust(identity.root)
     return Equipment(
@@ -310,14 +313,17 @@ def _equipment(fleet: VirtualFleet, folder: Path, computer: Computer) -> Equipme
         ),
         identity=identity,
         trust=trust,
-        revocations=RevocationKeeper(trust, StillClock(), folder),
+        revocations=RevocationKeeper(trust, clock, folder),
         topics=TOPICS,
         transport=transport,
         board=StatusBoard(transport),
-        memory=AgentMemory(folder),
+        memory=memory,
         artifacts=ArtifactCache(folder / "artifacts"),
+        private=PrivateWeights(folder / "private"),
         worker=TrainingWorker(),
         computer=computer,
-        clock=StillClock(),
+        clock=clock,
         entropy=SeededEntropy(1),
+        conditions=conditions(memory, clock),
+        pace=PaceKeeper(trust, clock, folder),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile_artifacts import GOOD, WEIGHTS, contained, stopped
+from known_conditions import conditions
 from msgspec.structs import replace
 from virtual_fleet import manifest_for
 
@@ -18,6 +19,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
+from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings, Floors
 from models.datasets.source import NpzSource
 from models.training_limits import TrainingLimits
@@ -144,10 +147,13 @@ class Scene:
             board=StatusBoard(transport),
             memory=memory,
             artifacts=ArtifactCache(self._folder / "artifacts"),
+            private=PrivateWeights(self._folder / "private"),
             worker=self.worker,
             computer=computer,
             clock=CLOCK,
             entropy=ENTROPY,
+            conditions=conditions(memory, CLOCK),
+            pace=PaceKeeper(self._trust, CLOCK, self._folder),
         )
 
 

@@ -14,6 +14,7 @@ from tiny_plan import plan_text
 
 from broker.embedded import Engine
 from protocol.certificates import Role
+from protocol.eligibility import Facts
 from protocol.frames import seal_frame
 from protocol.ids import DeviceId, Order, UnixTime
 from protocol.messages import MAX_FRAME, Cohort, Decline, Offer, RoundEnded, SealedShares, SurvivorSet
@@ -96,7 +97,7 @@ def _forgeries(fleet: RealFleet) -> Iterator[tuple[str, bytes]]:
         yield topics.decision(ROUND_1, "cohort"), seal_frame(signer, Cohort(ROUND_1, nothing, ()))
         yield topics.decision(ROUND_1, "survivor-set"), seal_frame(signer, SurvivorSet(ROUND_1, nothing, ()))
     seen = Order(2**32 - 1, 2**53 - 1, 2**53 - 1)
-    for message in (Decline(ROUND_1, nothing, "not me"), Offer(9, seen, True, True, True, (), "1")):  # noqa: FBT003
+    for message in (Decline(ROUND_1, nothing, "not me"), Offer(9, seen, Facts(idle=True), ())):
         frame = seal_frame(double, message)
         yield topics.outbox(NAMES[1]), frame
         yield topics.offer(NAMES[1]), frame[:-1] + bytes([frame[-1] ^ 1])

@@ -40,7 +40,7 @@ async def test_five_agents_train_a_better_model(tmp_path: Path, engine: Engine) 
         for name, agent in agents.items():
             assert await agent.terminate() == 0
             await fleet.sees_device(name, "offline", boot=1)
-        assert await fleet.retained_for_machines() == [fleet.topics.high_water]
+        assert await fleet.retained_for_machines() == [fleet.topics.high_water, fleet.topics.pace]
 
 
 async def test_sigterm_in_a_round_ends_every_program_with_zero(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ SPOKEN = [
     TOPICS.broker_status,
     TOPICS.decision(ORDER, "cohort"),
     TOPICS.high_water,
+    TOPICS.pace,
     TOPICS.revocations,
     TOPICS.blob_chunk(bytes(32), 0),
     TOPICS.enrolment_request("token"),

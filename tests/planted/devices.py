@@ -196,4 +196,4 @@ def end_waited_for_for_ever(plant: Plant) -> None:
 
 @bug("stuck", "A device offers itself once.")
 def offered_once(plant: Plant) -> None:
-    plant.value(device_agent.app, "OFFER_INTERVAL", 1e9)
+    plant.value(device_agent.app, "until_next", lambda *_: 1e9)

@@ -98,7 +98,7 @@ def live(disk: Disk, costs: Sequence[float], killed: frozenset[int]) -> list[tup
             if memory is None:
                 memory = AgentMemory(disk.folder)
                 memory.begin()
-            memory.remember(Order(1, 1, number))
+            memory.remember(Order(1, 1, number), 0.0)
             if charged(memory, Order(1, 1, number), rho):
                 released.append((number, rho))
         except PowerCutError:

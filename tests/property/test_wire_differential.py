@@ -34,8 +34,22 @@ blobs = st.tuples(
 head = st.tuples(orders, of_size(32))
 numbers = st.integers(0, 2**53 - 1)
 flags = st.booleans()
+facts = st.fixed_dictionaries(
+    {
+        "idle": st.none() | flags,
+        "charging": st.none() | flags,
+        "unmetered": st.none() | flags,
+        "battery": st.none() | st.integers(0, 100),
+        "temperature": st.none() | st.integers(-100, 300),
+        "free_memory_mb": st.none() | st.integers(0, 2**40 - 1),
+        "free_disk_mb": st.none() | st.integers(0, 2**40 - 1),
+        "rested": st.integers(0, 10**9),
+        "tags": st.lists(names, max_size=3),
+        "version": st.text(max_size=32),
+    }
+)
 bodies: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
-    "offer": (numbers, orders, flags, flags, flags, st.lists(names, max_size=3), st.text(max_size=32)),
+    "offer": (numbers, orders, facts, st.lists(names, max_size=3)),
     "accept": (orders, of_size(32)),
     "decline": (orders, of_size(32), TEXT),
     "round-keys": (orders, of_size(32), of_size(32), of_size(32)),
@@ -51,6 +65,7 @@ bodies: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "survivor-set": (orders, of_size(32), st.lists(names, max_size=3)),
     "confirmations": (orders, of_size(32), pairs(64)),
     "extension": (orders, of_size(32), st.floats(0, 86_400, exclude_min=True)),
+    "pace": (orders, st.floats(60, 3600)),
     "high-water": (orders, st.integers(0, 2**32 - 1)),
     "round-ended": (orders, st.sampled_from(["committed", "aborted"]), TEXT, st.floats(0, 86_400)),
 }

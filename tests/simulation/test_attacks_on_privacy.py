@@ -251,7 +251,7 @@ def test_a_new_epoch_ends_the_rest_but_not_the_budget() -> None:
 def test_a_round_is_not_played_twice_even_after_a_restart(tmp_path: Path) -> None:
     manifest = noisy()
     memory = AgentMemory(tmp_path)
-    memory.remember(manifest.order)
+    memory.remember(manifest.order, 0.0)
     pay(memory, manifest)
     for again in (memory, AgentMemory(tmp_path)):
         with pytest.raises(OrderError, match=r"round 1\.1\.1 is not newer than 1\.1\.1"):
@@ -268,7 +268,7 @@ def test_averaging_over_new_rounds_is_paid_for_until_the_budget_is_spent(tmp_pat
         spent = PrivacyStance("distributed", budget, 1e-6, memory.ledger.spent)
         if privacy_objection(manifest, spent):
             break
-        memory.remember(manifest.order)
+        memory.remember(manifest.order, 0.0)
         pay(memory, manifest)
     taken = len(memory.ledger.charges)
     cost = promised_cost(noisy())
@@ -547,10 +547,10 @@ def test_devices_that_nobody_asked_to_upload_have_paid_nothing() -> None:
 
 def test_a_ledger_turned_back_alone_keeps_the_agent_from_starting(tmp_path: Path) -> None:
     memory = AgentMemory(tmp_path)
-    memory.remember(Order(1, 1, 1))
+    memory.remember(Order(1, 1, 1), 0.0)
     memory.charge(Order(1, 1, 1), "distributed", 0.5, 0.0)
     before = (tmp_path / FILE).read_bytes()
-    memory.remember(Order(1, 1, 2))
+    memory.remember(Order(1, 1, 2), 0.0)
     memory.charge(Order(1, 1, 2), "distributed", 0.5, 0.0)
     (tmp_path / FILE).write_bytes(before)
     with pytest.raises(DamagedStateError, match="it holds 1 charges, and 2 charges are on record"):

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from known_conditions import conditions
 from numpy.typing import NDArray
 
 from broker.transport import Transport, Will
@@ -18,9 +19,12 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
-from device_agent.settings import AgentSettings, ConditionSettings, Floors
+from device_agent.pace import PaceKeeper
+from device_agent.private_weights import PrivateWeights
+from device_agent.settings import AgentSettings, Floors
 from models.datasets.source import DataSource, NpzSource
 from models.errors import OUT_OF_TIME, TrainingFailedError
+from models.installed import ORT_GRAPH
 from models.training_calls import TrainResult
 from protocol.certificates import Certificate, FleetTrust, Role
 from protocol.ids import DeviceId, Seconds, UnixTime
@@ -124,9 +128,11 @@ class OneHotWorker:
         *,
         seed: int,
         deadline: float,
+        engine: str = ORT_GRAPH,
+        private: bytes | None = None,
     ) -> TrainResult:
         """As `models.training_process.TrainingWorker.train`."""
-        del bundle, source, seed
+        del bundle, source, seed, engine, private
         seconds = self._seconds()
         await self._clock.sleep(min(seconds, deadline))
         if seconds > deadline:
@@ -302,10 +308,13 @@ async def _equipped(setting: DeviceSetting, life: Life) -> AsyncIterator[Equipme
             board=StatusBoard(transport),
             memory=memory,
             artifacts=ArtifactCache(setting.folder / "bundles"),
+            private=PrivateWeights(setting.folder / "private"),
             worker=OneHotWorker(setting.index, setting.seconds, life.clock, setting.finite),  # type: ignore[arg-type]
             computer=computer,
             clock=life.clock,
             entropy=SeededEntropy(life.chance.getrandbits(64)),
+            conditions=conditions(memory, life.clock),
+            pace=PaceKeeper(trust, life.clock, setting.folder),
         )
 
 
@@ -317,5 +326,4 @@ def _settings(folder: Path) -> AgentSettings:
         state=folder,
         data=NpzSource(path=folder),
         floors=Floors(min_cohort=FLOOR, corrupt_fraction=0.15),
-        conditions=ConditionSettings(charging=True, unmetered=True),
     )

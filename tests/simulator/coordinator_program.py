@@ -98,7 +98,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
     async with contextlib.AsyncExitStack() as stack:
         state = CoordinatorState(
             setting.folder,
-            artifact.bundle.id,
+            artifact.bundle.manifest.model_id,
             lambda: Model.of(artifact.weights, initial_state(rules.server, artifact.weights.size)),
             life.clock,
         )
@@ -132,7 +132,7 @@ async def compose_coordinator(setting: CoordinatorSetting, life: Life, oracle: O
             rules,
             artifact,
             ModelStore(setting.folder),
-            Evaluator(artifact.bundle.encode(), None),
+            Evaluator(*artifact.evaluated_by(), None),
             trust,
             1,
             life.chance.random,

@@ -39,6 +39,7 @@ PUBLIC = [
     TOPICS.broker_status,
     *(TOPICS.decision(ORDER, name) for name in DECISION_TOPICS.values()),
     TOPICS.high_water,
+    TOPICS.pace,
     TOPICS.revocations,
     TOPICS.blob_chunk(bytes(32), 0),
     TOPICS.enrolment_request("token"),
@@ -47,6 +48,7 @@ PUBLIC = [
 PUBLIC_OF_DEVICES = [
     TOPICS.coordinator_status,
     TOPICS.blob_chunk(bytes(32), 0),
+    TOPICS.pace,
     TOPICS.revocations,
     *(TOPICS.decision(ORDER, name) for name in DECISION_TOPICS.values()),
 ]
@@ -80,6 +82,7 @@ def test_a_device_speaks_for_itself_and_hears_what_is_for_it() -> None:
         TOPICS.inbox(D1),
         TOPICS.enrolment_answer(D1),
         TOPICS.revocations,
+        TOPICS.pace,
         TOPICS.coordinator_status,
         TOPICS.blob_chunk(bytes(32), 0),
         *(TOPICS.decision(ORDER, name) for name in DECISION_TOPICS.values()),
@@ -89,6 +92,7 @@ def test_a_device_speaks_for_itself_and_hears_what_is_for_it() -> None:
 def test_only_the_coordinator_decides() -> None:
     decisions = {TOPICS.decision(ORDER, name) for name in DECISION_TOPICS.values()}
     decisions |= {TOPICS.inbox(D1), TOPICS.blob_chunk(bytes(32), 0), TOPICS.model_status, TOPICS.high_water}
+    decisions |= {TOPICS.pace}
     assert decisions <= says("coordinator")
     assert {TOPICS.offer(D1), TOPICS.outbox(D1), TOPICS.upload("main", D1)} <= hears("coordinator")
     assert not hears("coordinator") & {TOPICS.inbox(D1), TOPICS.enrolment_request("token")}

@@ -29,7 +29,7 @@ def order(number: int) -> Order:
 
 
 def spend(memory: AgentMemory, number: int, rho: float = 0.25, mode: Mode = "distributed") -> None:
-    memory.remember(order(number))
+    memory.remember(order(number), 0.0)
     memory.charge(order(number), mode, rho, NOON + number)
 
 
@@ -127,7 +127,7 @@ def test_a_round_that_was_not_entered_is_not_charged(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rho", [0.0, -1.0, math.inf, math.nan])
 def test_what_is_no_cost_is_not_charged(tmp_path: Path, rho: float) -> None:
     memory = spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     with pytest.raises(MisuseError, match=r"round 1.1.2 is no charge .*rho"):
         memory.charge(order(2), "distributed", rho, NOON)
     assert len(AgentMemory(tmp_path).ledger.charges) == 1
@@ -143,7 +143,7 @@ def test_an_empty_ledger_ends_nowhere(tmp_path: Path) -> None:
 
 def test_a_crash_between_ledger_and_record_leaves_the_charge(tmp_path: Path) -> None:
     spent_in(tmp_path, 0.25)
-    AgentMemory(tmp_path).remember(order(2))
+    AgentMemory(tmp_path).remember(order(2), 0.0)
     before = (tmp_path / RECORD).read_bytes()
     memory = AgentMemory(tmp_path)
     memory.charge(order(2), "distributed", 0.5, NOON)
@@ -158,7 +158,7 @@ def test_a_crash_between_ledger_and_record_leaves_the_charge(tmp_path: Path) -> 
 def test_a_line_torn_at_any_byte_is_no_charge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _file: None)
     memory = spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     before = (tmp_path / RECORD).read_bytes()
     memory.charge(order(2), "distributed", 0.5, NOON)
     whole, kept = (tmp_path / FILE).read_bytes(), 0
@@ -370,7 +370,7 @@ def test_a_refused_charge_can_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     disk, memory = Disk(monkeypatch), spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     disk.refuse(number)
     with pytest.raises(OSError, match="No space left"):
         memory.charge(order(2), "distributed", 0.5, NOON)
@@ -385,7 +385,7 @@ def test_after_a_refused_charge_a_later_round_is_charged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     disk, memory = Disk(monkeypatch), spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     disk.refuse(number)
     with pytest.raises(OSError, match="No space left"):
         memory.charge(order(2), "distributed", 0.5, NOON)
@@ -401,7 +401,7 @@ def test_after_a_refused_charge_a_restarted_agent_goes_on(
 ) -> None:
     """It counts the round whose line it finds: too much is on the safe side."""
     disk, memory = Disk(monkeypatch), spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     disk.refuse(number)
     with pytest.raises(OSError, match="No space left"):
         memory.charge(order(2), "distributed", 0.5, NOON)
@@ -418,7 +418,7 @@ def test_a_line_that_did_not_fit_is_written_over(tmp_path: Path, monkeypatch: py
         append_synced(path, size, data[: len(data) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     with monkeypatch.context() as full:
         full.setattr("device_agent.ledger.append_synced", torn)
         with pytest.raises(OSError, match="No space left"):
@@ -431,7 +431,7 @@ def test_a_line_that_did_not_fit_is_written_over(tmp_path: Path, monkeypatch: py
 
 def test_a_record_that_is_refused_again_and_again_never_falls_two_lines_behind(tmp_path: Path) -> None:
     memory = spent_in(tmp_path, 0.25)
-    memory.remember(order(5))
+    memory.remember(order(5), 0.0)
     refuse_record(tmp_path)
     for number in (2, 3, 4):
         with pytest.raises(OSError, match="No space left"):
@@ -444,7 +444,7 @@ def test_a_record_that_is_refused_again_and_again_never_falls_two_lines_behind(t
 
 def test_a_charge_found_on_a_full_disk_counts_at_once(tmp_path: Path) -> None:
     memory = spent_in(tmp_path, 0.25)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     refuse_record(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         memory.charge(order(2), "distributed", 0.5, NOON)
@@ -462,7 +462,7 @@ def test_a_ledger_harmed_under_a_running_agent_takes_no_charge(
 ) -> None:
     memory = spent_in(tmp_path, 0.25)
     harm(tmp_path / FILE)
-    memory.remember(order(2))
+    memory.remember(order(2), 0.0)
     with pytest.raises(OSError, match=r"No such file|cut short"):
         memory.charge(order(2), "distributed", 0.5, NOON)
     with pytest.raises(DamagedStateError, match="0 charges, and 1 charges are"):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from hand_clock import HandClock, settle
+from known_conditions import conditions
 from virtual_fleet import NOW, VirtualFleet
 
 from broker.memory import MemoryBroker
@@ -14,6 +15,8 @@ from device_agent.app import Agent
 from device_agent.artifacts import ArtifactCache
 from device_agent.equipment import Equipment
 from device_agent.memory import AgentMemory
+from device_agent.pace import PaceKeeper
+from device_agent.private_weights import PrivateWeights
 from device_agent.settings import AgentSettings, Floors
 from models.datasets.source import NpzSource
 from models.training_process import TrainingWorker
@@ -81,10 +84,13 @@ class Stage:
                 board=StatusBoard(transport),
                 memory=memory,
                 artifacts=ArtifactCache(self.folder / "artifacts"),
+                private=PrivateWeights(self.folder / "private"),
                 worker=TrainingWorker(),
                 computer=computer,
                 clock=clock,
                 entropy=SeededEntropy(1),
+                conditions=conditions(memory, clock),
+                pace=PaceKeeper(self.fleet.trust, clock, self.folder),
             )
             stop = asyncio.Event()
             running = asyncio.create_task(Agent(equipment).run(stop))
@@ -98,7 +104,7 @@ async def test_a_restarted_agent_declines_the_round_that_it_had_entered(tmp_path
     stage = Stage(tmp_path)
     memory = AgentMemory(tmp_path)
     memory.begin()
-    memory.remember(stage.fleet.manifest.order)
+    memory.remember(stage.fleet.manifest.order, 0.0)
 
     async with stage.agent():
         await stage.invite(stage.fleet.manifest)
@@ -111,7 +117,7 @@ async def test_an_older_round_is_refused_without_a_word(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     memory = AgentMemory(tmp_path)
     memory.begin()
-    memory.remember(Order(1, 1, 2))
+    memory.remember(Order(1, 1, 2), 0.0)
 
     async with stage.agent():
         await stage.invite(stage.fleet.manifest)

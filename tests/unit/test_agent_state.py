@@ -10,10 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from device_agent.artifacts import KEPT, ArtifactCache
-from device_agent.conditions import Conditions, read_conditions
 from device_agent.errors import DamagedStateError
 from device_agent.memory import FILE, AgentMemory
-from device_agent.settings import ConditionSettings
 from protocol.chunks import MIN_CHUNK_SIZE, describe, split
 from protocol.ids import ORIGIN, Order
 from runtime.files import in_words
@@ -25,16 +23,23 @@ def test_starts_are_counted_and_rounds_remembered_over_restarts(tmp_path: Path) 
     memory = AgentMemory(tmp_path / "state")
     assert (memory.boot, memory.seen) == (0, ORIGIN)
     memory.begin()
-    memory.remember(Order(1, 1, 7))
+    memory.remember(Order(1, 1, 7), 0.0)
     again = AgentMemory(tmp_path / "state")
     again.begin()
     assert (again.boot, again.seen) == (2, Order(1, 1, 7))
 
 
+def test_when_a_round_was_entered_last_is_remembered(tmp_path: Path) -> None:
+    memory = AgentMemory(tmp_path)
+    assert memory.entered is None
+    memory.remember(Order(1, 1, 7), 1_700_000_000.5)
+    assert AgentMemory(tmp_path).entered == 1_700_000_000.5
+
+
 def test_an_older_round_does_not_make_it_forget_the_newest(tmp_path: Path) -> None:
     memory = AgentMemory(tmp_path)
-    memory.remember(Order(1, 2, 3))
-    memory.remember(Order(1, 1, 9))
+    memory.remember(Order(1, 2, 3), 0.0)
+    memory.remember(Order(1, 1, 9), 0.0)
     assert AgentMemory(tmp_path).seen == Order(1, 2, 3)
 
 
@@ -50,7 +55,7 @@ def test_a_round_that_cannot_be_remembered_is_not_entered(tmp_path: Path) -> Non
     memory = AgentMemory(tmp_path)
     (tmp_path / f".{FILE}.new").mkdir()  # where the new record would be written
     with pytest.raises(OSError, match="directory"):
-        memory.remember(Order(1, 1, 1))
+        memory.remember(Order(1, 1, 1), 0.0)
     assert memory.seen == ORIGIN
 
 
@@ -66,11 +71,11 @@ def test_a_start_on_a_full_disk_is_counted_with_the_next_round(tmp_path: Path) -
     memory.begin()
     assert memory.boot == 2
     with pytest.raises(OSError, match="No space left") as refusal:
-        memory.remember(Order(1, 1, 1))
+        memory.remember(Order(1, 1, 1), 0.0)
     assert in_words(refusal.value) == "disk full"
     assert (AgentMemory(tmp_path).boot, memory.seen) == (1, ORIGIN)
     free_disk(tmp_path)
-    memory.remember(Order(1, 1, 2))
+    memory.remember(Order(1, 1, 2), 0.0)
     again = AgentMemory(tmp_path)
     assert (again.boot, again.seen) == (2, Order(1, 1, 2))
 
@@ -167,67 +172,3 @@ def test_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
     assert cache.open(refs[0]).assembly.complete  # a use
     cache.open(refs[-1])
     assert {file.name for file in tmp_path.iterdir()} == {ref.sha256.hex() for ref in (refs[0], *refs[2:])}
-
-
-# Conditions.
-
-
-def supplies(folder: Path, **kinds: dict[str, str]) -> Path:
-    """A kernel's folder of power supplies."""
-    for name, files in kinds.items():
-        (folder / name).mkdir()
-        for file, content in files.items():
-            (folder / name / file).write_text(content + "\n")
-    return folder
-
-
-BATTERY = {"type": "Battery", "status": "Discharging"}
-
-
-@pytest.mark.parametrize(
-    ("kinds", "charging"),
-    [
-        ({}, True),  # a board on mains shows no supply at all
-        ({"BAT0": BATTERY}, False),
-        ({"BAT0": {"type": "Battery", "status": "Charging"}}, True),
-        ({"BAT0": {"type": "Battery", "status": "Full"}}, True),
-        ({"BAT0": {"type": "Battery", "status": "Not charging"}}, True),
-        ({"BAT0": {"type": "Battery", "status": "Unknown"}}, False),
-        ({"BAT0": {"type": "Battery"}}, False),
-        ({"AC": {"type": "Mains", "online": "1"}, "BAT0": BATTERY}, True),
-        ({"AC": {"type": "Mains", "online": "0"}, "BAT0": BATTERY}, False),
-        ({"BAT0": {"type": "Battery", "status": "Full"}, "BAT1": BATTERY}, False),
-    ],
-)
-def test_charging_is_what_the_power_supply_says(
-    tmp_path: Path,
-    kinds: dict[str, dict[str, str]],
-    charging: bool,  # noqa: FBT001
-) -> None:
-    assert read_conditions(ConditionSettings(), supplies(tmp_path, **kinds)).charging is charging
-
-
-def test_the_operators_word_outranks_the_power_supply(tmp_path: Path) -> None:
-    folder = supplies(tmp_path, BAT0=BATTERY)
-    assert read_conditions(ConditionSettings(charging=True), folder).charging
-    assert not read_conditions(ConditionSettings(charging=False), tmp_path / "none").charging
-
-
-def test_an_unknown_network_counts_as_metered(tmp_path: Path) -> None:
-    assert not read_conditions(ConditionSettings(), tmp_path).unmetered
-    assert not read_conditions(ConditionSettings(unmetered=False), tmp_path).unmetered
-    assert read_conditions(ConditionSettings(unmetered=True), tmp_path).unmetered
-
-
-def test_idle_is_a_load_below_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 0.0, 0.0))
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert read_conditions(ConditionSettings(), tmp_path).idle
-    assert read_conditions(ConditionSettings(idle_load=0.8), tmp_path).idle
-    assert not read_conditions(ConditionSettings(idle_load=0.75), tmp_path).idle
-
-
-def test_what_is_missing_is_said_in_words() -> None:
-    assert Conditions(idle=True, charging=True, unmetered=True).why == ""
-    assert Conditions(idle=False, charging=False, unmetered=True).why == "busy, on battery"
-    assert Conditions(idle=True, charging=True, unmetered=False).why == "network may be metered"

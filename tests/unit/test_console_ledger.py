@@ -23,7 +23,7 @@ def spent_in(folder: Path, *costs: float) -> None:
     memory = AgentMemory(folder)
     memory.begin()
     for number, rho in enumerate(costs, start=1):
-        memory.remember(Order(1, 1, number))
+        memory.remember(Order(1, 1, number), 0.0)
         memory.charge(Order(1, 1, number), "distributed", rho, NOON + number)
 
 

@@ -5,11 +5,13 @@ from hand_clock import HandClock
 from virtual_fleet import NOW
 
 from broker.transport import Delivery
-from coordinator.fleet import OFFER_LASTS, Fleet
+from coordinator.fleet import Fleet
 from protocol.certificates import FleetTrust, Role
+from protocol.eligibility import Facts
 from protocol.frames import Opened, seal_frame
 from protocol.ids import ORIGIN, DeviceId, Order, UnixTime
 from protocol.messages import Accept, FromDevice, Message, Offer
+from protocol.pace import SHORTEST, offer_lasts
 from protocol.revocations import encode_revocations
 from protocol.status import DeviceState, DeviceStatus, encode_status
 from protocol.topics import Topics
@@ -18,6 +20,8 @@ from runtime.entropy import SeededEntropy
 from runtime.identity import Identity
 
 TOPICS = Topics("test")
+FACTS = Facts(idle=True, charging=False, battery=41, tags=("lab",), version="0.1.0")
+OFFER_LASTS = offer_lasts(SHORTEST)
 
 
 class WallClock(HandClock):
@@ -45,7 +49,7 @@ class Yard:
         self.fleet.frame_arrived(Delivery(topic, seal_frame(self.identity, message), retained=False))
 
     def offer(self, boot: int = 1, seen: Order = ORIGIN) -> None:
-        self.hear(Offer(boot, seen, idle=True, charging=False, unmetered=True, engines=(), version="0"))
+        self.hear(Offer(boot, seen, FACTS, ()))
 
     def presence(self, state: DeviceState, boot: int) -> None:
         status = encode_status(DeviceStatus(state, boot=boot))
@@ -62,7 +66,7 @@ def test_a_device_is_a_candidate_while_its_offer_lasts() -> None:
     yard.offer()
     assert yard.on_offer
     (candidate,) = yard.fleet.candidates()
-    assert (candidate.idle, candidate.charging, candidate.unmetered) == (True, False, True)
+    assert candidate.facts == FACTS
 
 
 async def test_an_offer_expires_and_any_frame_renews_it() -> None:

@@ -20,6 +20,7 @@ from protocol.messages import (
     FromDevice,
     Manifest,
     Message,
+    Offer,
     RoundEnded,
     ToDevice,
 )
@@ -72,8 +73,8 @@ def test_a_message_has_the_fields_of_its_row_in_their_order(kind: type[Message])
 
 
 @pytest.mark.parametrize("name", list(table("map")))
-def test_a_map_of_the_manifest_has_the_keys_of_its_row(name: str) -> None:
-    (type_,) = (field.type for field in fields(Manifest) if field.name == name)
+def test_a_map_of_a_message_has_the_keys_of_its_row(name: str) -> None:
+    (type_,) = (field.type for field in (*fields(Manifest), *fields(Offer)) if field.name == name)
     (declared,) = (kind for kind in (type_, *get_args(type_)) if hasattr(kind, "__struct_fields__"))
     keys = names_in(table("map")[name][0].removesuffix("; seconds"))
     assert keys == [field.name for field in fields(declared)]
@@ -93,6 +94,7 @@ def test_the_topics_are_those_that_the_code_makes() -> None:
         topics.inbox(device),
         topics.decision(order, "<decision>").replace("2-3", "<epoch>-<n>"),
         topics.high_water,
+        topics.pace,
         topics.revocations,
         topics.enrolment_request("<name>"),
         topics.enrolment_answer("<name>"),

@@ -8,6 +8,7 @@ from virtual_fleet import VirtualFleet
 from protocol import effects as fx
 from protocol.device_checks import DeviceContext
 from protocol.device_round import DeviceRound
+from protocol.eligibility import Facts
 from protocol.errors import MisuseError
 from protocol.frames import Opened, open_coordinator_frame, open_device_frame, seal_frame
 from protocol.ids import DeviceId, Seconds, UnixTime
@@ -142,9 +143,7 @@ def test_a_device_remembers_the_round_before_it_says_anything() -> None:
         fleet.trust,
         min_cohort=3,
         corrupt_fraction=0.0,
-        idle=True,
-        charging=True,
-        unmetered=True,
+        facts=Facts(idle=True, charging=True, unmetered=True),
         started=NOW,
     )
     half = DeviceRound(invitation, context, Secret(bytes(32)))
@@ -153,21 +152,28 @@ def test_a_device_remembers_the_round_before_it_says_anything() -> None:
     assert kinds(effects) == [fx.Remember, fx.Say, fx.Enter, fx.Fetch, fx.WakeAt]
 
 
-@pytest.mark.parametrize("condition", ["idle", "charging", "unmetered"])
-def test_a_device_that_misses_a_condition_declines_in_words(condition: str) -> None:
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ("idle", "busy"),
+        ("charging", "on battery (needs mains power)"),
+        ("unmetered", "network metered"),
+    ],
+)
+def test_a_device_that_misses_a_condition_declines_in_words(condition: str, reason: str) -> None:
     fleet = VirtualFleet()
     manifest = replace(fleet.manifest, eligibility=Eligibility(**{condition: True}))
     frame = open_coordinator_frame(seal_frame(fleet.coordinator_identity, manifest), fleet.trust, NOW)
     invitation = Opened(frame.signer, manifest, frame.body, frame.frame, frame.signature)
     context = DeviceContext(
         D1, fleet.trust, min_cohort=3, corrupt_fraction=0.0, started=NOW,
-        **{name: name != condition for name in ("idle", "charging", "unmetered")},
+        facts=Facts(**{name: name != condition for name in ("idle", "charging", "unmetered")}),
     )  # fmt: skip
     half = DeviceRound(invitation, context, Secret(bytes(32)))
     (said,) = half.handle(fx.Begin(), Seconds(0.0))
     assert isinstance(said, fx.Say)
     assert isinstance(said.message, Decline)
-    assert said.message.reason == f"not {condition}"
+    assert said.message.reason == reason
     assert half.over
 
 

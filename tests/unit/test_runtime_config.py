@@ -51,7 +51,9 @@ def test_text_of_the_environment_becomes_what_it_stands_for(tmp_path: Path) -> N
             "FEDFLEET_BROKER__URLS": "mqtt://a:1, mqtts://[::1]:8883",
             "FEDFLEET_BROKER__KEEPALIVE": "60",
             "FEDFLEET_CONDITIONS__CHARGING": "true",
-            "FEDFLEET_CONDITIONS__UNMETERED": "unknown",
+            "FEDFLEET_CONDITIONS__UNMETERED": "auto",
+            "FEDFLEET_CONDITIONS__WINDOWS": "22:00-06:00, 12:00-13:00",
+            "FEDFLEET_CONDITIONS__TAGS": "lab,gpu",
             "FEDFLEET_FLOORS__CORRUPT_FRACTION": "0.25",
         },
     )
@@ -59,7 +61,9 @@ def test_text_of_the_environment_becomes_what_it_stands_for(tmp_path: Path) -> N
     assert settings.broker.urls == ("mqtt://a:1", "mqtts://[::1]:8883")
     assert settings.broker.keepalive == 60
     assert settings.conditions.charging is True
-    assert settings.conditions.unmetered == "unknown"
+    assert settings.conditions.unmetered == "auto"
+    assert settings.conditions.windows == ("22:00-06:00", "12:00-13:00")
+    assert settings.conditions.tags == ("lab", "gpu")
     assert settings.floors.corrupt_fraction == 0.25
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from coordinator.ledger import Account, Limits, PrivacyLedger, Release
 from coordinator.selection import BudgetSpent, Candidate, Choice, NotEnough, select
+from protocol.eligibility import Facts
 from protocol.ids import DeviceId
 from protocol.plan import MAX_COHORT, Eligibility, Selection
 
@@ -46,10 +47,10 @@ def test_how_many_are_wanted_and_invited(
 def test_a_device_that_does_not_know_does_not_fulfil_a_condition() -> None:
     offers = [
         *fleet(5),
-        Candidate(DeviceId("plugged"), charging=True),
-        Candidate(DeviceId("busy"), idle=False, charging=True),
-        Candidate(DeviceId("metered"), charging=True, unmetered=False),
-        Candidate(DeviceId("free"), charging=True, unmetered=True),
+        Candidate(DeviceId("plugged"), Facts(idle=True, charging=True)),
+        Candidate(DeviceId("busy"), Facts(idle=False, charging=True)),
+        Candidate(DeviceId("metered"), Facts(idle=True, charging=True, unmetered=False)),
+        Candidate(DeviceId("free"), Facts(idle=True, charging=True, unmetered=True)),
     ]
 
     def eligible(rules: Eligibility) -> set[str]:
@@ -59,7 +60,29 @@ def test_a_device_that_does_not_know_does_not_fulfil_a_condition() -> None:
     assert eligible(Eligibility(idle=True)) == {"plugged", "metered", "free"}
     assert eligible(Eligibility(idle=True, charging=True)) == {"plugged", "metered", "free"}
     with_network = select(offers, Selection(min_cohort=3, eligibility=Eligibility(unmetered=True)), CHANCE)
-    assert with_network == NotEnough("1 of 9 devices on offer are eligible; the plan wants 3")
+    assert with_network == NotEnough(
+        "1 of 9 devices on offer are eligible; the plan wants 3 (7 network may be metered, 1 network metered)"
+    )
+    trusting = Eligibility(unmetered=True, unknown_network="unmetered")
+    assert eligible(trusting) == {"plugged", "busy", "free"}
+
+
+def test_the_reason_says_how_many_each_condition_keeps_out() -> None:
+    offers = [
+        *(
+            Candidate(DeviceId(f"b{i}"), Facts(charging=False, battery=40 + i, temperature=50))
+            for i in range(7)
+        ),
+        *(Candidate(DeviceId(f"h{i}"), Facts(charging=True, temperature=81 + i)) for i in range(2)),
+        Candidate(DeviceId("new"), Facts(charging=True, temperature=50), enrolled=10.0),
+        Candidate(DeviceId("good"), Facts(charging=True, temperature=50)),
+    ]
+    rules = Eligibility(min_battery=60, max_temperature=70)
+
+    choice = select(offers, Selection(min_enrolled_age=60.0, eligibility=rules), CHANCE)
+    assert choice == NotEnough(
+        "1 of 11 devices on offer are eligible; the plan wants 5 (7 on battery, 2 too hot, 1 enrolled lately)"
+    )
 
 
 def test_too_few_devices_start_no_round() -> None:

@@ -76,7 +76,11 @@ def manifest() -> list[Any]:
         "learning_rate": 0.1, "proximal": 0.0, "max_examples": 10_000, "examples": "random",
         "loss_ceiling": 10.0,
     }  # fmt: skip
-    eligibility = {"idle": False, "charging": True, "unmetered": False, "min_examples": 1}
+    eligibility = {
+        "idle": False, "charging": True, "unmetered": False, "unknown_network": "metered",
+        "min_battery": None, "max_temperature": 80, "min_free_memory_mb": None, "min_free_disk_mb": None,
+        "min_examples": 1, "min_rest": 0, "tags": ["lab"], "min_version": None,
+    }  # fmt: skip
     masking = {
         "bits": 20, "clip": 10.0, "coordinate_limit": None, "sketch": 1.0,
         "corrupt_fraction": 0.25, "dropout_fraction": 0.05, "threshold": 0,
