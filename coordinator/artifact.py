@@ -13,6 +13,7 @@ from models.catalog import build_model
 from models.errors import ModelError
 from models.forward import Roles
 from models.installed import choose_engine
+from models.lora import add_adapters
 from protocol.chunks import BlobRef, describe
 from protocol.plan import Plan
 
@@ -63,12 +64,17 @@ def build_artifact(plan: Plan, folder: Path, seed: int) -> Artifact:
     Raises:
         ModelError: the model cannot be read or trained; says why.
     """
-    if plan.model.catalog is not None:
-        model = build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString()
-    else:
-        model = _read(folder / (plan.model.onnx or ""))
+    model = _model(plan, folder, seed)
     roles = Roles(frozen=plan.model.frozen, private=plan.model.private)
+    if plan.model.lora.rank:
+        model, roles = add_adapters(model, roles, plan.model.lora, seed)
     return Artifact(build_bundle(model, plan.training, roles=roles), initial_weights(model, roles))
+
+
+def _model(plan: Plan, folder: Path, seed: int) -> bytes:
+    if plan.model.catalog is not None:
+        return bytes(build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString())
+    return _read(folder / (plan.model.onnx or ""))
 
 
 def _read(path: Path) -> bytes:

@@ -101,7 +101,7 @@ def read_forward(source: onnx.ModelProto | bytes, roles: Roles = ALL_SHARED) -> 
     Raises:
         ModelError: it cannot be trained as it is.
     """
-    model = _parse(source)
+    model = parse_model(source)
     graph = model.graph
     _check_data(model)
     opset = _opset(model)
@@ -129,7 +129,12 @@ def read_forward(source: onnx.ModelProto | bytes, roles: Roles = ALL_SHARED) -> 
     )
 
 
-def _parse(source: onnx.ModelProto | bytes) -> Any:
+def parse_model(source: onnx.ModelProto | bytes) -> Any:
+    """A copy that may be changed.
+
+    Raises:
+        ModelError: too large, or not a model.
+    """
     if isinstance(source, bytes):
         if len(source) > MAX_MODEL_BYTES:
             raise ModelError(f"the model has {len(source):,} bytes; at most {MAX_MODEL_BYTES:,} are allowed")

@@ -46,6 +46,20 @@ Loss = Literal["cross_entropy", "mse", "bce", "l1", "huber"]
 Optimizer = Literal["sgd", "adamw"]
 
 
+class Lora(Struct, frozen=True, forbid_unknown_fields=True):
+    """Low-rank adapters beside dense layers, whose weights are frozen (Hu et al. 2021, arXiv 2106.09685).
+
+    Attributes:
+        rank: of an adapter; 0 adds none.
+        scale: of what an adapter adds; the paper's alpha / r.
+        layers: which dense layers, by patterns of their weights' names.
+    """
+
+    rank: Annotated[int, Meta(ge=0, le=1024)] = 0
+    scale: PositiveFloat = 1.0
+    layers: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=256)] = ("*",)
+
+
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """Which forward graph to train.
 
@@ -57,6 +71,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         onnx: path of a forward ONNX model, relative to the plan's folder.
         frozen: parameters that nobody trains, by patterns of their names ("conv1.*"); fetched once.
         private: parameters that each device trains for itself and never sends, likewise.
+        lora: adapters; they are shared and trained, whatever `frozen` says.
     """
 
     catalog: Annotated[str, Meta(max_length=64)] | None = None
@@ -64,6 +79,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     onnx: str | None = None
     frozen: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     private: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
+    lora: Lora = Lora()
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
