@@ -238,10 +238,10 @@ def check(
     import msgspec
     from rich.console import Console
 
-    from console.plan_check import check_plan, table
+    from console.plan_check import check_plan, rehearsed, table
 
     with named_errors():
-        figures = check_plan(file, devices)
+        figures = rehearsed(file, check_plan(file, devices))
         if json:
             typer.echo(msgspec.json.encode(figures))
         else:

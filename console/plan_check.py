@@ -10,12 +10,14 @@ from msgspec.structs import replace
 from rich.table import Table
 
 from console.privacy_report import Line, privacy_lines
+from console.rehearsal import Rehearsal, rehearse
 from console.text import size
 from coordinator.artifact import Artifact, build_artifact
 from coordinator.ledger import PrivacyLedger
 from coordinator.privacy_rules import limits_of
 from coordinator.selection import Candidate, NotEnough, select
 from coordinator.stored import raw
+from models.layout import ParameterTable
 from privacy.errors import ImpossiblePrivacyError, PrivacyError
 from protocol.chunks import describe
 from protocol.ids import DeviceId, Order
@@ -47,6 +49,9 @@ class PlanFigures(Struct, frozen=True):
         round_seconds: longest possible round.
         run_seconds: longest possible run of as many rounds as the plan wants, none aborted.
         privacy: what the plan promises of a device, and what that costs, line by line.
+        private: numbers that each device trains for itself and keeps.
+        frozen: numbers that nobody trains.
+        rehearsals: real steps on this machine, by engine; empty unless they were asked for.
     """
 
     parameters: int
@@ -63,6 +68,9 @@ class PlanFigures(Struct, frozen=True):
     round_seconds: float
     run_seconds: float
     privacy: Sequence[Line]
+    private: int = 0
+    frozen: int = 0
+    rehearsals: Sequence[Rehearsal] = ()
 
 
 def check_plan(path: Path, devices: int | None) -> PlanFigures:
@@ -86,6 +94,17 @@ def check_plan(path: Path, devices: int | None) -> PlanFigures:
         raise PlanImpossibleError(f"{path}: {error}") from error
     except (PrivacyError, SecAggError) as error:
         raise PlanImpossibleError(f"{path}: {error}; change secure_aggregation or the cohort") from error
+
+
+def rehearsed(path: Path, figures: PlanFigures) -> PlanFigures:
+    """The same with real steps on this machine.
+
+    Raises:
+        TrainingFailedError: a step fails.
+    """
+    plan = load_plan(path)
+    steps = rehearse(plan, build_artifact(plan, path.parent, seed=0))
+    return msgspec.structs.replace(figures, rehearsals=steps)
 
 
 def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line]) -> PlanFigures:
@@ -120,7 +139,13 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line
         round_seconds=longest,
         run_seconds=longest * plan.stopping.rounds,
         privacy=privacy,
+        private=_size(artifact.bundle.manifest.private),
+        frozen=_size(artifact.bundle.manifest.frozen),
     )
+
+
+def _size(table: ParameterTable | None) -> int:
+    return table.size if table else 0
 
 
 def _full_fleet(plan: Plan) -> int:
@@ -163,7 +188,8 @@ def table(path: Path, figures: PlanFigures) -> Table:
     """The figures, for people."""
     one = figures
     rows = {
-        "model": f"{one.parameters:,} parameters, artifact of {size(one.bundle_bytes)} (fetched once)",
+        "model": f"{one.parameters:,} parameters shared, {one.private:,} private, {one.frozen:,} frozen",
+        "artifact": f"{size(one.bundle_bytes)}, of which a device fetches its engine's files once",
         "cohort": f"{one.cohort} devices invited",
         "down": f"{size(one.bytes_down)} a round and device",
         "up": f"{size(one.bytes_up)} a round and device",
@@ -175,6 +201,15 @@ def table(path: Path, figures: PlanFigures) -> Table:
     made = Table(title=f"{path} is a valid plan", title_justify="left", show_header=False, box=None)
     for name, value in rows.items():
         made.add_row(name, value, style=None)
+    for each in one.rehearsals:
+        made.add_row(each.engine, _in_words(each))
     for name, text in one.privacy:
         made.add_row(name, text)
     return made
+
+
+def _in_words(one: Rehearsal) -> str:
+    return (
+        f"{1000 * one.step_seconds:.2f} ms a step here, {one.epoch_seconds:.1f} s a pass over the most data,"
+        f" {size(one.memory_bytes)} of memory"
+    )

@@ -120,6 +120,9 @@ class TrainResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
         loss_sum: sum of their losses under the received weights.
         correct: how many the received weights predicted right.
         seconds: time the worker took.
+        steps: of the optimizer.
+        fit_seconds: of `seconds`, those of the steps.
+        peak_bytes: the most memory that the worker ever had, its own and shared.
     """
 
     weights: Weights
@@ -130,6 +133,9 @@ class TrainResult(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
     loss_sum: float
     correct: int
     seconds: float
+    steps: int = 0
+    fit_seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 class WorkerFailure(Struct, frozen=True, tag=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ input, answers on standard output, and ends at end of input or with its parent.
 import ctypes
 import hashlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -141,6 +142,7 @@ class Worker:
                     seconds=time.monotonic() - began,
                 )
             case Train(training=training, seed=seed):
+                fitting = time.monotonic()
                 after = engine.fit(weights, data.x, data.y, training, seed=seed, private=private)
                 return TrainResult(
                     weights=after.weights.astype("<f4", copy=False).tobytes(),
@@ -151,6 +153,9 @@ class Worker:
                     loss_sum=before.loss_sum,
                     correct=before.correct,
                     seconds=time.monotonic() - began,
+                    steps=after.steps,
+                    fit_seconds=time.monotonic() - fitting,
+                    peak_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
                 )
 
     def _load_engine(self, job: Job) -> tuple[Bundle, TrainingEngine]:

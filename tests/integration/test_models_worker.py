@@ -149,7 +149,7 @@ async def test_another_bundle_and_a_changed_file_are_noticed(bench: Bench) -> No
     write_examples(bench.dataset, seed=2)
     other_data = await bench.train()
     model = build_model("logistic", {"features": 6, "classes": 2}, seed=1)
-    bench.bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="adamw")).encode()
+    bench.bundle = build_bundle(model, Training()).encode()
     bench.weights = initial_weights(model)
     other_model = await bench.train()
 
@@ -297,7 +297,7 @@ async def test_secrets_in_the_environment_do_not_reach_the_process(
 
 async def test_more_memory_or_time_than_allowed_is_said_with_the_setting_to_change(bench: Bench) -> None:
     model = build_model("mlp", {"features": 6, "classes": 2, "hidden": 3000}, seed=1)
-    bench.bundle = build_bundle(model, Training(loss="cross_entropy", optimizer="adamw")).encode()
+    bench.bundle = build_bundle(model, Training()).encode()
     bench.weights = initial_weights(model)
     bench.worker = TrainingWorker(TrainingLimits(memory_limit_mb=256))
     try:
