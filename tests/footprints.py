@@ -5,7 +5,8 @@ agent is looked at. A worker is idle for two seconds before it ends.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -88,7 +89,22 @@ def moment(name: str, pid: int) -> Moment:
 
 
 class WatchFleet(SecureFleet):
-    """Devices with the demo's data."""
+    """Devices with the demo's data.
+
+    Args:
+        folder: an empty one.
+        python: of the agents; another one than this has Fedfleet installed.
+    """
+
+    def __init__(self, folder: Path, python: str) -> None:
+        super().__init__(folder, plan())
+        self._python = python
+
+    def command(self, module: str) -> Sequence[str]:
+        """Agents come from their own installation."""
+        if module != "device_agent" or self._python == sys.executable:
+            return super().command(module)
+        return ("env", "--unset=PYTHONPATH", self._python, "-P", "-m", module)
 
     def enrol(self, name: str, count: int = 20, features: int = 4) -> Path:
         """The device's own part of the recordings; `count` and `features` are what they are."""
@@ -114,13 +130,14 @@ def plan() -> str:
     return text
 
 
-async def look(folder: Path) -> list[Moment]:
+async def look(folder: Path, python: str = sys.executable) -> list[Moment]:
     """Run the fleet; the agent at four moments, the second of them the largest of its rounds.
 
     Args:
         folder: an empty one.
+        python: of the agents.
     """
-    async with WatchFleet(folder, plan()) as fleet:
+    async with WatchFleet(folder, python) as fleet:
         agents = await fleet.start_agents(*DEVICES, TRAINING__IDLE_SECONDS=str(IDLE_SECONDS))
         for name in DEVICES:
             await fleet.sees_device(name, "idle")
