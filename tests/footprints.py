@@ -6,8 +6,9 @@ agent is looked at. A worker is idle for two seconds before it ends.
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,19 @@ from runtime.identity import write_identity
 
 IDLE_LIMIT = 45.0
 TRAINING_LIMIT = 130.0
-"""MiB of resident memory; the latter for agent and worker, beside model and data: 13 KB and 2 MB here."""
+"""MiB of resident memory; the latter for agent and worker, libraries that both use counted once, beside model
+and data, which are 13 KB and 1 MB here."""
 
-USED_LIMIT = 65.0
+USED_LIMIT = 75.0
 """MiB of an idle agent that has been in a round: what a round needs stays loaded, numpy above all."""
 
 MEGABYTE = 2**20
 DEVICES = ("wrist-1", "wrist-2", "wrist-3")
 IDLE_SECONDS = 2
-_EVERY = 0.02
-"""Seconds between two looks: a training step takes a few milliseconds, a round about a second."""
+_EVERY = 0.05
+"""Seconds between two looks; a round takes about a second."""
 
-_ROLLUP = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
+_FIELDS = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,23 @@ class Footprint:
         rss: pages in memory, shared ones in full.
         pss: the same, a page that n processes share counting 1/n.
         private: pages that nobody shares.
+        files: pages of libraries and other files, by path: a part of `rss`. How many there are depends on what
+            the kernel has in its cache, as it maps neighbours of a page that are there.
     """
 
-    rss: float = 0.0
-    pss: float = 0.0
-    private: float = 0.0
+    rss: float
+    pss: float
+    private: float
+    files: Mapping[str, float]
 
-    def __add__(self, other: "Footprint") -> "Footprint":
-        return Footprint(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+    def beside(self, other: "Footprint") -> "Footprint":
+        """Both; files that both have mapped count once in `rss`."""
+        files = {
+            path: max(part.files.get(path, 0.0) for part in (self, other))
+            for path in {*self.files, *other.files}
+        }
+        own = self.rss - sum(self.files.values()) + other.rss - sum(other.files.values())
+        return Footprint(own + sum(files.values()), self.pss + other.pss, self.private + other.private, files)
 
 
 @dataclass(frozen=True)
@@ -64,17 +75,30 @@ class Moment:
     @property
     def together(self) -> Footprint:
         """Both."""
-        return self.agent + (self.worker or Footprint())
+        return self.agent.beside(self.worker) if self.worker else self.agent
 
 
 def footprint(pid: int) -> Footprint:
     """What the kernel says of a process now."""
-    found = dict.fromkeys(_ROLLUP.values(), 0.0)
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]:
-        name, _, size = line.partition(":")
-        if name in _ROLLUP:
-            found[_ROLLUP[name]] += int(size.split()[0]) * 1024 / MEGABYTE
-    return Footprint(**found)
+    found = dict.fromkeys(_FIELDS.values(), 0.0)
+    files = defaultdict[str, float](float)
+    path = ""
+    for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name:  # the head of a mapping: addresses, rights, offset, device, inode, path
+            path = line[line.find("/") :] if "/" in line else ""
+            continue
+        if name in _FIELDS:
+            found[_FIELDS[name]] += _mebibytes(rest)
+        if name == "Rss" and path:
+            files[path] += _mebibytes(rest)
+        if name == "Anonymous" and path:  # pages of the file that were written to are the process's own
+            files[path] -= _mebibytes(rest)
+    return Footprint(**found, files=dict(files))
+
+
+def _mebibytes(kibibytes: str) -> float:
+    return int(kibibytes.split(maxsplit=1)[0]) * 1024 / MEGABYTE
 
 
 def workers_of(pid: int) -> list[int]:
@@ -188,7 +212,7 @@ def rows(moments: list[Moment]) -> Iterator[Row]:
         yield _row(one, "agent", one.agent)
         if one.worker is not None:
             yield _row(one, "worker", one.worker)
-            yield _row(one, "together", one.together)
+            yield _row(one, "together, libraries once", one.together)
 
 
 def _row(moment: Moment, process: str, taken: Footprint) -> Row:
