@@ -37,6 +37,9 @@ MAX_KEEPALIVE = 300
 MAX_INFLIGHT = RECEIVE_MAXIMUM
 MAX_QUEUED_MESSAGES = 500
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
+# NATS alone: what a connection had been sent and not acknowledged when it broke comes again after this time,
+# and when that were MAX_INFLIGHT messages, nothing else comes before. A chunk at 16 kB/s takes 16 s.
+ACK_WAIT = "30s"
 
 # Half of the folders where mosquitto is installed are not on an ordinary user's path.
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
@@ -266,7 +269,7 @@ class EmbeddedBroker:
             authorization {{ user: {json.dumps(address.user)}, password: {json.dumps(address.password)} }}
             mqtt {{
               listen: "{self._listen}:{address.port}"
-              ack_wait: "300s"
+              ack_wait: "{ACK_WAIT}"
               max_ack_pending: {MAX_INFLIGHT}
             }}
             """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.access import SHARDS, access_of, role_called
-from broker.embedded import MAX_CONNECTIONS, MAX_INFLIGHT, MAX_QUEUED_BYTES
+from broker.embedded import ACK_WAIT, MAX_CONNECTIONS, MAX_INFLIGHT, MAX_QUEUED_BYTES
 from broker.transport import MAX_PACKET
 from protocol.roles import Role
 from protocol.topics import Topics
@@ -82,7 +82,7 @@ write_deadline: "120s"
 jetstream {{ store_dir: {json.dumps(str(node.state))} }}
 mqtt {{
   listen: {json.dumps(node.listen)}
-  ack_wait: "300s"
+  ack_wait: "{ACK_WAIT}"
   max_ack_pending: {MAX_INFLIGHT}
   stream_replicas: {node.replicas}
   tls {{
