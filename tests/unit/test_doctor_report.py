@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def fedfleet(*arguments: object) -> Result:
 
 @pytest.fixture(autouse=True)
 def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.environ", {})
+    kept = {name: value for name, value in os.environ.items() if name == "PYTHONPATH"}
+    monkeypatch.setattr("os.environ", kept)
 
 
 def test_json_lines_stay_as_they_are() -> None:
