@@ -14,6 +14,9 @@ from models.errors import DatasetError
 SHOWN = 40
 """Characters of a cell that a message quotes at most: it is somebody's data."""
 
+REMEMBERED = 1000
+"""Cells whose class is not worked out again."""
+
 NAMED = 12
 """Columns that a message names at most."""
 
@@ -42,7 +45,8 @@ class ColumnMap:
     ) -> None:
         self._header, self._where, self._unit = list(header), where, unit
         self._strict = source.missing == "error"
-        self._classes = {name: number for number, name in enumerate(source.classes)}
+        self._named = bool(source.classes)
+        self._classes: dict[object, int] = {name: number for number, name in enumerate(source.classes)}
         self._label = None if source.label is None else self._find(source.label, "label")
         self._targets = [self._find(name, "targets") for name in source.targets]
         self._time = None if source.time is None else self._find(source.time, "time")
@@ -69,9 +73,10 @@ class ColumnMap:
             )
         if len(cells) < width:
             cells = [*cells, *[None] * (width - len(cells))]
-        group = "\x1f".join(["" if cells[column] is None else str(cells[column]) for column in self._group])
+        group = self._group_of(cells) if self._group else ""
         try:
-            self._check_time(cells, number)
+            if self._time is not None:
+                self._check_time(cells[self._time], self._time, number)
             return Row(group, self._numbers(self._features, cells, number), self._target(cells, number))
         except _MissingCell as missing:
             if self._strict:
@@ -137,43 +142,47 @@ class ColumnMap:
         if self._label is None:
             return self._numbers(self._targets, cells, number) if self._targets else None
         cell = cells[self._label]
+        known = self._classes.get(cell)
+        return self._class(cell, self._label, number) if known is None else known
+
+    def _class(self, cell: Any, column: int, number: int) -> int:
+        """Of a cell that was not seen before."""
         if cell is None or cell == "":
-            raise _MissingCell(self._label)
-        if self._classes:
-            return self._class_named(cell, number)
+            raise _MissingCell(column)
+        if self._named:
+            known = self._classes.get(str(cell))
+            if known is None:
+                raise DatasetError(
+                    f"{self._at(number, column)}: {shown(cell)} is not in data.classes; add it there, in the "
+                    "model's order, or correct it"
+                )
+            return known
         value = _parsed(cell)
         if value is None or not value.is_integer() or value < 0:
             raise DatasetError(
-                f"{self._at(number, self._label)}: {shown(cell)} is not a class 0, 1, …; name the classes in "
+                f"{self._at(number, column)}: {shown(cell)} is not a class 0, 1, …; name the classes in "
                 "data.classes, or write the column into data.targets if it is a number to predict"
             )
+        if len(self._classes) < REMEMBERED:
+            self._classes[cell] = int(value)
         return int(value)
 
-    def _class_named(self, cell: Any, number: int) -> int:
-        known = self._classes.get(str(cell))
-        if known is None:
-            raise DatasetError(
-                f"{self._at(number, self._label)}: {shown(cell)} is not in data.classes; add it there, in "
-                "the model's order, or correct it"
-            )
-        return known
+    def _group_of(self, cells: Sequence[Any]) -> str:
+        return "\x1f".join(["" if cells[column] is None else str(cells[column]) for column in self._group])
 
-    def _check_time(self, cells: Sequence[Any], number: int) -> None:
-        if self._time is None:
-            return
-        cell = cells[self._time]
+    def _check_time(self, cell: Any, column: int, number: int) -> None:
         if cell is None or cell == "":
-            raise _MissingCell(self._time)
+            raise _MissingCell(column)
         time = _parsed(cell)
         time = _date(cell) if time is None else time
         if time is None or math.isnan(time):
             raise DatasetError(
-                f"{self._at(number, self._time)}: {shown(cell)} is neither a number nor an ISO 8601 date; "
+                f"{self._at(number, column)}: {shown(cell)} is neither a number nor an ISO 8601 date; "
                 "correct it"
             )
         if time < self._latest:
             raise DatasetError(
-                f"{self._at(number, self._time)}: time goes back, to {shown(cell)}; sort by it, oldest first"
+                f"{self._at(number, column)}: time goes back, to {shown(cell)}; sort by it, oldest first"
             )
         self._latest = time
 

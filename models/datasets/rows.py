@@ -117,12 +117,9 @@ def pieces(
         if cutter is None:
             cutter = _Cutter(cuts[row.group], survey.rows[row.group], window, stride or window or 1)
             cutters[row.group] = cutter
-        if row.values is None:
-            cutter.gap()
-        elif (piece := cutter.take(row)) is not None:
+        piece = cutter.take(row)
+        if piece is not None:
             yield piece
-        if cutter.done:
-            cutter.gap()
 
 
 class _Cutter:
@@ -133,30 +130,25 @@ class _Cutter:
         self._seen = 0
         self._rows: deque[Any] = deque(maxlen=window or 1)
 
-    @property
-    def done(self) -> bool:
-        return self._seen >= self._total
-
-    def gap(self) -> None:
-        """No window spans what is missing here."""
-        self._rows.clear()
-
     def take(self, row: Row) -> Piece | None:
         """One more row; the example that ends with it, if one does."""
-        if self.done:
+        number = self._seen
+        if row.values is None or number >= self._total:
+            self._rows.clear()  # no window spans what is missing
             return None
-        held_out = self._seen >= self._cut
-        position = self._seen - self._cut if held_out else self._seen
-        if position == 0:
-            self._rows.clear()
-        self._seen += 1
+        self._seen = number + 1
+        held_out = number >= self._cut
         if self._window is None:
             return Piece(held_out, row.values, row.target)
+        position = number - self._cut if held_out else number
+        if position == 0:
+            self._rows.clear()
         self._rows.append(row.values)
         due = (position - self._window + 1) % self._stride == 0
-        if due and len(self._rows) == self._window:
-            return Piece(held_out, tuple(self._rows), row.target)
-        return None
+        made = tuple(self._rows) if due and len(self._rows) == self._window else None
+        if self._seen == self._total:
+            self._rows.clear()
+        return None if made is None else Piece(held_out, made, row.target)
 
 
 Reading = Callable[[], Iterator[Row]]
