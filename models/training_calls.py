@@ -63,7 +63,7 @@ class Train(Job, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True
 
 
 class Evaluate(Job, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Evaluate the weights on the held-out part.
+    """Evaluate the weights on the held-out part, on as many examples of it as a plan uses by default.
 
     Attributes:
         whole: on all of an `.npz` file instead, as nobody trains on it.

@@ -58,6 +58,18 @@ def test_a_symbolic_link_is_followed(path: Path) -> None:
     assert len(ask(link, "SELECT volt FROM readings").x) == 8
 
 
+def test_a_database_is_read_while_its_writer_is_at_work(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO readings (volt) VALUES (99.0)")
+
+        assert 99.0 not in ask(path, "SELECT volt FROM readings").x_test
+
+        writer.execute("COMMIT")
+        assert 99.0 in ask(path, "SELECT volt FROM readings").x_test
+
+
 @pytest.mark.parametrize(
     "query",
     [
