@@ -68,7 +68,7 @@ def build_evaluate_step(forward: Forward, label: Tensor, training: Training) -> 
     """The graph of one evaluation; arguments as for `build_train_step`."""
     step = _begin(forward)
     for node in step.forward:
-        step.copy(node)
+        RULES.get(node.operator, _COPY).evaluate(step, node)
     _add_total(step, add_loss(step, training.loss, forward.output.name, label.name))
     return _model(step, forward, label, {}, [LOSS, forward.output.name])
 

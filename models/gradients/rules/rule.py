@@ -26,7 +26,9 @@ class Rule(NamedTuple):
         backward: the vector-Jacobian product; is called only when the first output has a gradient. Need not
             give what `step.wants` says nobody needs.
         forward: adds the nodes that compute the node's outputs in training.
+        evaluate: adds those that compute them otherwise.
     """
 
     backward: Backward
     forward: Forward = as_it_is
+    evaluate: Forward = as_it_is
