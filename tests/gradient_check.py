@@ -5,6 +5,7 @@ evaluation graph with every float32 made float64. So nothing is compared with it
 """
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ STEP = 1e-6
 
 
 def assert_gradient_is_right(
-    model: onnx.ModelProto, loss: Loss = "mse", *, batch: int = 5, seed: int = 0
+    model: onnx.ModelProto,
+    loss: Loss = "mse",
+    *,
+    batch: int = 5,
+    seed: int = 0,
+    statistics: Collection[str] = (),
 ) -> None:
     """Compare directional derivatives in random directions.
 
@@ -37,6 +43,8 @@ def assert_gradient_is_right(
         loss: any.
         batch: examples.
         seed: of data and directions.
+        statistics: parameters that follow the batch and not the gradient. They stay where they are, and the
+            loss of the training graph, which takes the batch's own, is what differences are taken of.
     """
     forward = read_forward(model)
     training = Training(loss=loss)
@@ -61,21 +69,27 @@ def assert_gradient_is_right(
             forward.input.name: x.astype(dtype),
             label.name: y if loss == "cross_entropy" else y.astype(dtype),
             "example_weights": shares.astype(dtype),
+            "gradient_weights": (-shares).astype(dtype),
             **{name: np.ascontiguousarray(values) for name, values in tensors.items()},
         }
 
     session = open_session(build_train_step(forward, label, training))
     names = [value.name for value in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
-    single = {**feed(weights, np.float32), "gradient_weights": (-shares).astype(np.float32)}
-    results = session.run(None, {name: value for name, value in single.items() if name in wanted})
+    given = feed(weights, np.float32)
+    results = session.run(None, {name: value for name, value in given.items() if name in wanted})
     stepped = {name.removeprefix("new/"): value for name, value in zip(names, results, strict=True)}
     moved = {name: stepped[name] for name in forward.parameters.unflatten(forward.weights())}
     gradient = weights.astype(np.float32).astype(np.float64) - forward.parameters.flatten(moved)
 
-    reference = in_float64(build_evaluate_step(forward, label, training))
+    build = build_train_step if statistics else build_evaluate_step
+    reference = in_float64(build(forward, label, training))
+    moving = forward.parameters.flatten(
+        {name: np.full(values.shape, name not in statistics) for name, values in moved.items()}
+    )
+    gradient *= moving
     for _ in range(DIRECTIONS):
-        direction = random.normal(size=weights.shape)
+        direction = random.normal(size=weights.shape) * moving
         direction /= np.linalg.norm(direction)
         up = reference.run(["loss"], feed(weights + STEP * direction, np.float64))[0]
         down = reference.run(["loss"], feed(weights - STEP * direction, np.float64))[0]
@@ -111,6 +125,33 @@ class Gelu(OpRun):
         return (0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),)
 
 
+class GlobalMaxPool(OpRun):
+    """The reference's own takes images only."""
+
+    op_domain = ""
+
+    def _run(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64]]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class Pad(OpRun):
+    """The reference's own cannot cut off."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: NDArray[np.float64], pads: Any, value: Any = None, axes: Any = None, mode: str = "constant"
+    ) -> tuple[NDArray[np.float64]]:
+        assert mode == "constant"
+        for axis, around in zip(range(x.ndim) if axes is None else axes, pads.reshape(2, -1).T, strict=True):
+            every = np.zeros((x.ndim, 2), dtype=np.int64)
+            every[axis] = around
+            x = np.pad(x, np.maximum(every, 0), constant_values=0.0 if value is None else value)
+            before, after = np.maximum(-around, 0)
+            x = np.take(x, range(before, x.shape[axis] - after), axis)
+        return (x,)
+
+
 def in_float64(model: bytes) -> ReferenceEvaluator:
     """The same graph, every float32 a float64."""
     proto: Any = onnx.load_model_from_string(model)
@@ -127,4 +168,4 @@ def in_float64(model: bytes) -> ReferenceEvaluator:
         if tensor.data_type == TensorProto.FLOAT:
             doubled = numpy_helper.to_array(tensor).astype(np.float64)
             tensor.CopyFrom(numpy_helper.from_array(doubled, tensor.name))
-    return ReferenceEvaluator(proto, new_ops=[Erf, Gelu])
+    return ReferenceEvaluator(proto, new_ops=[Erf, Gelu, GlobalMaxPool, Pad])

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from models.gradients.rules import elementwise, layout, linear, reductions
+from models.gradients.rules import (
+    convolution,
+    elementwise,
+    layout,
+    linear,
+    normalization,
+    pooling,
+    reductions,
+)
 from models.gradients.rules.rule import Rule
 
 __all__ = ["NO_GRADIENT", "RULES", "Rule"]
@@ -11,6 +19,9 @@ __all__ = ["NO_GRADIENT", "RULES", "Rule"]
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **linear.RULES,
+        **convolution.RULES,
+        **pooling.RULES,
+        **normalization.RULES,
         **elementwise.RULES,
         **reductions.RULES,
         **layout.RULES,

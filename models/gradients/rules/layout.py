@@ -63,6 +63,16 @@ def _slice(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Se
     return step.node("Pad", gradient, step.integers(*pads.reshape(-1).tolist())), *[""] * 4
 
 
+def _pad(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Sequence[str]:
+    """What was added is cut off again, and what was cut off had no part: padding by the opposite numbers."""
+    if node.attributes.get("mode", "constant") != "constant":
+        raise node.error("only the mode constant has a gradient here; use it")
+    if node.input(2) and step.wants(node.input(2)):
+        raise node.error("the value that it pads with cannot be trained; make it a constant")
+    back = step.node("Neg", node.inputs[1])
+    return step.node("Pad", upstream[0], back, "", node.input(3)), "", "", ""
+
+
 def _cuts(step: StepGraph, node: Node) -> tuple[list[int], list[int], list[int], list[int]]:
     rank = len(step.shape(node.inputs[0]))
     given = [step.constant_of(name) if name else None for name in (node.input(i) for i in range(1, 5))]
@@ -155,6 +165,7 @@ RULES: Mapping[str, Rule] = {
     "Flatten": Rule(_reshaped),
     "Gather": Rule(_gather),
     "Identity": Rule(_same),
+    "Pad": Rule(_pad),
     "Reshape": Rule(_reshaped),
     "Slice": Rule(_slice),
     "Split": Rule(_split),
