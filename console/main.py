@@ -25,9 +25,19 @@ def main() -> None:
         ):
             sys.exit(run_program(name, arguments))
         case _:
-            from console.commands import app
+            _run_command()
 
-            app()
+
+def _run_command() -> None:
+    try:
+        from console.commands import app
+    except ModuleNotFoundError as error:
+        if error.name not in {"rich", "typer"}:
+            raise
+        sys.exit(
+            f"fedfleet: {error.name} is not here: a bare installation knows `fedfleet agent` and `health`"
+        )
+    app()
 
 
 def run_program(name: str, arguments: Sequence[str]) -> int:

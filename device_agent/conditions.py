@@ -98,6 +98,7 @@ class ConditionReader:
         self._read = read
         self._last = last
         self._clock = clock
+        self._version = version("fedfleet")[:32]
         self._readings = Readings()
 
     async def look(self) -> Conditions:
@@ -109,10 +110,18 @@ class ConditionReader:
     def newest(self) -> Conditions:
         """By the readings of the last look, at this time; before the first look nothing is known."""
         now = self._clock.unix()
-        return judged(self._settings, self._readings, rested(self._last(), now), minute_of_day(now))
+        return judged(
+            self._settings,
+            self._readings,
+            rest=rested(self._last(), now),
+            minute=minute_of_day(now),
+            agent=self._version,
+        )
 
 
-def judged(settings: ConditionSettings, readings: Readings, rest: int, minute: int) -> Conditions:
+def judged(
+    settings: ConditionSettings, readings: Readings, *, rest: int, minute: int, agent: str
+) -> Conditions:
     """What follows from readings.
 
     Args:
@@ -120,6 +129,7 @@ def judged(settings: ConditionSettings, readings: Readings, rest: int, minute: i
         readings: of the device.
         rest: seconds since it entered a round, at most `NEVER`.
         minute: of the day, by the device's local time, from 0.
+        agent: its version.
     """
     facts = Facts(
         idle=_idle(settings.idle_load, readings.load),
@@ -131,7 +141,7 @@ def judged(settings: ConditionSettings, readings: Readings, rest: int, minute: i
         free_disk_mb=readings.free_disk_mb,
         rested=rest,
         tags=settings.tags,
-        version=version("fedfleet")[:32],
+        version=agent,
     )
     window, rules = tuple(_window(settings.windows, minute)), settings.rules
     return Conditions(

@@ -45,8 +45,8 @@ class Footprint:
         rss: pages in memory, shared ones in full.
         pss: the same, a page that n processes share counting 1/n.
         private: pages that nobody shares.
-        files: pages of libraries and other files, by path: a part of `rss`. How many there are depends on
-            what the kernel has in its cache, as it maps neighbours of a page that are there.
+    files: pages of libraries and other files, by path: a part of `rss`. How many depends on the kernel's
+        cache, too: with a page it maps those of its neighbours that are there.
     """
 
     rss: float

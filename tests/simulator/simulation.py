@@ -42,7 +42,7 @@ def _patched(folder: Path, *, real_crypto: bool) -> Iterator[None]:
         stack.enter_context(mock.patch("broker.routing.matches", _matches))
         stack.enter_context(mock.patch("protocol.coordinator_phases.collecting.SUM_INTERVAL", SUM_INTERVAL))
         stack.enter_context(mock.patch("coordinator.notices.version", return_value="0"))
-        stack.enter_context(mock.patch("device_agent.app.version", return_value="0"))
+        stack.enter_context(mock.patch("device_agent.conditions.version", return_value="0"))
         stack.enter_context(mock.patch("coordinator.run.export_inference", return_value=b"model"))
         if not real_crypto:
             stack.enter_context(mock.patch("protocol.frames.verify_signature", remembered))

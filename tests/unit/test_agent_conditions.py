@@ -30,11 +30,12 @@ NOON = 12 * 60
 
 
 def now(settings: ConditionSettings, rest: int = NEVER, minute: int = NOON, **changes: object) -> Conditions:
-    return judged(settings, replace(WELL, **changes), rest, minute)  # type: ignore[arg-type]
+    readings = replace(WELL, **changes)  # type: ignore[arg-type]
+    return judged(settings, readings, rest=rest, minute=minute, agent="0.2.1")
 
 
 def test_without_rules_nothing_keeps_a_device_awake_or_asleep() -> None:
-    assert judged(ConditionSettings(), Readings(), 0, NOON).asleep == ""
+    assert judged(ConditionSettings(), Readings(), rest=0, minute=NOON, agent="").asleep == ""
     assert now(ConditionSettings()).asleep == ""
 
 
@@ -49,7 +50,7 @@ def test_what_it_says_of_itself() -> None:
         free_disk_mb=5000,
         rested=60,
         tags=("lab",),
-        version=version("fedfleet"),
+        version="0.2.1",
     )
 
 
@@ -149,6 +150,7 @@ async def test_rest_goes_on_between_two_looks(tmp_path: Path) -> None:
 
 def test_before_the_first_look_nothing_is_known(tmp_path: Path) -> None:
     reader = conditions(AgentMemory(tmp_path), HandClock(), ConditionSettings(requires=("charging",)))
+    assert reader.newest.facts == Facts(idle=True, version=version("fedfleet"))
     assert reader.newest.asleep == "power unknown (needs mains power)"
 
 

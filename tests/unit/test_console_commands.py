@@ -62,6 +62,21 @@ def test_an_agent_that_waits_has_loaded_nothing_that_only_others_or_rounds_need(
     assert loaded_by("import console.main, device_agent.__main__") == {"aiomqtt"}
 
 
+def test_a_bare_installation_says_what_it_can_do() -> None:
+    script = """
+import sys
+sys.modules["typer"], sys.argv = None, ["fedfleet", "demo"]
+import console.main
+console.main.main()
+"""
+    command = [sys.executable, "-P", "-c", script]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert (
+        "fedfleet: typer is not here: a bare installation knows `fedfleet agent` and `health`" in ran.stderr
+    )
+
+
 def test_what_is_hidden_while_a_program_loads_can_be_imported_afterwards() -> None:
     assert loaded_by("import device_agent\nimport rich") == {"rich"}
 

@@ -46,7 +46,10 @@ def test_a_plan_needs_only_a_model(tmp_path: Path) -> None:
         ),
         (
             "[training]\nloss = 'hinge'",
-            'training.loss is "hinge"; write one of "bce", "cross_entropy", "mse" (default "cross_entropy")',
+            (
+                'training.loss is "hinge"; write one of "bce", "cross_entropy", "huber", "l1", "mse" '
+                '(default "cross_entropy")'
+            ),
         ),
         (
             "[training]\nlocal_epoch = 1",
@@ -139,7 +142,10 @@ def test_a_wrong_value_names_key_value_and_fix(tmp_path: Path, text: str, line: 
     ("text", "line"),
     [
         ("", 'model.catalog and model.onnx are missing; write one, for example catalog = "cnn1d"'),
-        ("model = 3", "model is 3; write a table with the keys catalog, parameters, onnx"),
+        (
+            "model = 3",
+            "model is 3; write a table with the keys catalog, parameters, onnx, frozen, private, lora",
+        ),
         (
             "[model.parameters]\nclasses = 'six'",
             "model.parameters is {'classes': 'six'}; write a table, each value a whole number",
@@ -218,7 +224,7 @@ def test_the_example_shows_every_key_with_its_true_default(key: str, one: FieldI
     elif one.default is None:
         assert remark.startswith("no default: ")
     else:
-        assert default_in(remark) == ([] if one.default == () else one.default)
+        assert default_in(remark) == (list(one.default) if isinstance(one.default, tuple) else one.default)
 
 
 def test_every_line_of_the_example_that_is_commented_out_is_valid_too(tmp_path: Path) -> None:
