@@ -10,6 +10,7 @@ from models.gradients.rules import (
     linear,
     normalization,
     pooling,
+    recurrent,
     reductions,
 )
 from models.gradients.rules.rule import Rule
@@ -25,6 +26,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **elementwise.RULES,
         **reductions.RULES,
         **layout.RULES,
+        **recurrent.RULES,
     }
 )
 
