@@ -65,6 +65,50 @@ class GraphBuilder:
         )
         return self._activate(convolved, relu=True)
 
+    def recurrent(
+        self,
+        name: str,
+        operator: str,
+        value: str,
+        inputs: int,
+        hidden: int,
+        *,
+        biases: Sequence[float],
+        **more: Any,
+    ) -> str:
+        """The last state of a GRU or LSTM over (batch, inputs, steps), begun at zero: (batch, hidden).
+
+        Args:
+            name: of the layer.
+            operator: GRU or LSTM.
+            value: what it runs over.
+            inputs: channels.
+            hidden: size of the state.
+            biases: of each gate, at first; weights are uniform within 1/sqrt(hidden).
+            more: attributes of the operator.
+        """
+        bound, rows = 1 / math.sqrt(hidden), len(biases) * hidden
+        first = np.repeat(np.asarray(biases, dtype=np.float32), hidden)
+        weights = [
+            self._initializer(
+                f"{name}.{kind}", self._random.uniform(-bound, bound, (1, rows, columns)).astype(np.float32)
+            )
+            for kind, columns in (("weight", inputs), ("recurrent", hidden))
+        ]
+        weights.append(self._initializer(f"{name}.bias", np.concatenate([first, np.zeros_like(first)])[None]))
+        steps = self.node("Transpose", value, perm=[2, 0, 1])
+        batch = self.node("Shape", value, start=0, end=1)
+        one, width = (self._initializer(f"{name}.{size}", np.array([size])) for size in (1, hidden))
+        # Left out, they would be zeros as well; but ONNX Runtime Training does not start without them.
+        zeros = self.node("ConstantOfShape", self.node("Concat", one, batch, width, axis=0))
+        states = [zeros, zeros] if operator == "LSTM" else [zeros]
+        outputs = [f"{name}.states", f"{name}.last"]
+        inputs_of = [steps, *weights, "", *states]
+        self._nodes.append(
+            helper.make_node(operator, inputs_of, outputs, name=name, hidden_size=hidden, **more)
+        )
+        return self.node("Squeeze", outputs[1], self._initializer(f"{name}.axis", np.array([0])))
+
     def build(self, output: str, example: Sequence[int]) -> onnx.ModelProto:
         """Finish: `output` becomes the model's output "output" of `example` shape, batch in front."""
         self._nodes.append(helper.make_node("Identity", [output], ["output"], name="output"))
@@ -93,7 +137,7 @@ class GraphBuilder:
         deviation = math.sqrt(2 / fan_in if relu else 2 / (fan_in + fan_out))
         return self._initializer(name, self._random.normal(0.0, deviation, shape).astype(np.float32))
 
-    def _initializer(self, name: str, values: NDArray[np.float32]) -> str:
+    def _initializer(self, name: str, values: NDArray[Any]) -> str:
         self._initializers.append(numpy_helper.from_array(values, name))
         return name
 

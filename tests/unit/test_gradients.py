@@ -14,6 +14,8 @@ from protocol.plan import Loss
     [
         ("logistic", {"features": 10, "classes": 4}, "cross_entropy"),
         ("mlp", {"features": 10, "classes": 4, "hidden": 12}, "cross_entropy"),
+        ("gru", {"channels": 3, "window": 6, "classes": 4, "hidden": 5}, "cross_entropy"),
+        ("lstm", {"channels": 3, "window": 6, "classes": 4, "hidden": 5}, "cross_entropy"),
         ("autoencoder", {"features": 10}, "mse"),
         ("autoencoder", {"features": 10}, "bce"),
         ("autoencoder", {"features": 10}, "l1"),

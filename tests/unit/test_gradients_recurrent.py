@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from gradient_check import assert_gradient_is_right
+from gradient_check import assert_gradient_is_right, open_session
 
 from models.artifact import label_of
+from models.catalog import build_model
 from models.errors import ModelError
 from models.forward import read_forward
-from models.gradients.train_step import build_train_step
+from models.gradients.train_step import build_evaluate_step, build_train_step
 from protocol.plan import Training
 
 GATES = {"GRU": 3, "LSTM": 4, "RNN": 1}
@@ -160,3 +161,38 @@ def test_named_defaults_are_defaults(operator: str) -> None:
     names = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "RNN": ["Tanh"]}[operator]
     model = layer(operator, direction="bidirectional", activations=names * 2)
     assert_gradient_is_right(model)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_they_learn_what_came_first(name: str) -> None:
+    """A pulse in each of two channels, in noise: only what remembers can tell which one was earlier."""
+    random, batch, window = np.random.default_rng(1), 32, 20
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        places = np.array([random.choice(window, 2, replace=False) for _ in range(count)])
+        x = random.normal(0, 0.1, (count, 2, window)).astype(np.float32)
+        for channel in range(2):
+            x[np.arange(count), channel, places[:, channel]] += 2
+        return x, (places[:, 0] > places[:, 1]).astype(np.int64)
+
+    sizes = {"channels": 2, "window": window, "classes": 2, "hidden": 16}
+    forward, training = read_forward(build_model(name, sizes, seed=1)), Training(loss="cross_entropy")
+    label = label_of(forward, "cross_entropy")
+    session = open_session(build_train_step(forward, label, training))
+    names = [value.name for value in session.get_outputs()]
+    weights = dict(forward.parameters.unflatten(forward.weights()))
+    shares = np.full((batch, 1), 1 / batch, dtype=np.float32)
+    for _ in range(400):
+        x, y = draw(batch)
+        feed = {"input": x, "labels": y, "example_weights": shares, "gradient_weights": -0.5 * shares}
+        results = session.run(
+            None, {**feed, **{key: np.ascontiguousarray(of) for key, of in weights.items()}}
+        )
+        stepped = dict(zip(names, results, strict=True))
+        weights = {key: stepped[f"new/{key}"] for key in weights}
+
+    x, y = draw(500)
+    evaluation = open_session(build_evaluate_step(forward, label, training))
+    shares = np.full((500, 1), 1 / 500, dtype=np.float32)
+    logits = evaluation.run(["output"], {"input": x, "labels": y, "example_weights": shares, **weights})[0]
+    assert np.mean(logits.argmax(axis=1) == y) >= 0.95

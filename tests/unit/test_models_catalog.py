@@ -22,6 +22,8 @@ CASES: list[tuple[str, Mapping[str, int], Loss]] = [
         {"channels": 1, "height": 8, "width": 8, "classes": 3, "filters1": 2, "filters2": 3},
         "cross_entropy",
     ),
+    ("gru", {"channels": 2, "window": 5, "classes": 3, "hidden": 4}, "cross_entropy"),
+    ("lstm", {"channels": 2, "window": 5, "classes": 3, "hidden": 4}, "cross_entropy"),
     ("autoencoder", {"features": 6, "hidden": 5, "code": 2}, "mse"),
 ]
 
