@@ -74,6 +74,7 @@ def own_access(topics: Topics, name: str, shards: Sequence[str] = SHARDS) -> Acc
         publish=(
             topics.offer(device),
             topics.outbox(device),
+            topics.wants(device),
             *(topics.upload(shard, device) for shard in (*shards, PROBE_SHARD)),
             topics.device_status(device),
             topics.enrolment_request(name),
@@ -112,6 +113,7 @@ def _roles(topics: Topics) -> dict[Role, Access]:
             subscribe=(
                 topics.every_offer,
                 topics.every_outbox,
+                topics.every_want,
                 topics.every_upload("+"),
                 topics.every_device_status,
                 topics.high_water,

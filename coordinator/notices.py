@@ -12,7 +12,7 @@ from protocol.chunks import BlobRef
 from protocol.ids import Order
 from protocol.messages import DECISION_TOPICS, Message
 from protocol.status import CoordinatorState, CoordinatorStatus, ModelStatus, RoundResult
-from runtime.transfers import clear_blob, publish_blob
+from runtime.transfers import ChunkResender, clear_blob, publish_blob
 
 RESULT_LASTS = 30 * 24 * 3600.0
 """Seconds for which a broker that can keeps the result of a round."""
@@ -27,11 +27,13 @@ class Notices:
         desk: what the coordinator acts with.
 
     Attributes:
+        chunks: says again what devices miss of it.
         last: the newest round whose decisions and weights the broker keeps.
     """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.chunks = ChunkResender(desk.transport, desk.topics, desk.clock)
         self.last: tuple[Order, BlobRef] | None = None
 
     def show(self, state: CoordinatorState, why: str) -> None:
@@ -66,6 +68,7 @@ class Notices:
 
     async def publish(self, data: bytes, ref: BlobRef) -> None:
         """Bytes that devices fetch."""
+        self.chunks.offer(data, ref)
         try:
             await publish_blob(self._desk.transport, self._desk.topics, data, ref)
         except TransportError as error:
@@ -85,5 +88,6 @@ class Notices:
 
     async def clear_blob(self, ref: BlobRef) -> None:
         """Take a blob off the broker."""
+        self.chunks.withdraw(ref)
         with contextlib.suppress(TransportError):
             await clear_blob(self._desk.transport, self._desk.topics, ref)

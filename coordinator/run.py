@@ -132,7 +132,8 @@ class Run:
         await desk.transport.subscribe(topics.every_offer, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_outbox, desk.fleet.frame_arrived)
         await desk.transport.subscribe(topics.every_device_status, desk.fleet.status_arrived)
-        async with desk.transport, desk.board, desk.uploads:
+        await desk.transport.subscribe(topics.every_want, self._notices.chunks.wanted, qos=0)
+        async with desk.transport, desk.board, desk.uploads, self._notices.chunks:
             rounds = asyncio.create_task(self._rounds())
             pace = asyncio.create_task(self._pace.keep(lambda: self._order))
             others = [pace, *(asyncio.create_task(event.wait()) for event in (stop, self._outrun))]

@@ -228,6 +228,7 @@ class Participation:
             clock=self._with.clock,
             assembly=artifact.assembly,
             keep=artifact.keep,
+            wants=self._with.topics.wants(self._with.device),
         )
 
     async def _train(self, effect: Train) -> DeviceEvent:

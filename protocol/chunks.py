@@ -70,6 +70,18 @@ class Chunk(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     data: Annotated[memoryview, Meta(min_length=1, max_length=MAX_CHUNK_SIZE)]
 
 
+class ChunkWanted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One chunk that did not come down.
+
+    Attributes:
+        blob: SHA-256 of the content it belongs to.
+        index: its place, from 0.
+    """
+
+    blob: Hash
+    index: Annotated[int, Meta(ge=0, lt=MAX_CHUNKS)]
+
+
 def describe(data: Bytes, chunk_size: int = CHUNK_SIZE) -> BlobRef:
     """The reference of `data`.
 

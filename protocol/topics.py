@@ -82,6 +82,15 @@ class Topics:
         """Frames from one device to the coordinator."""
         return f"{self._machines}/devices/{device}/outbox"
 
+    def wants(self, device: DeviceId) -> str:
+        """Chunks that the broker did not deliver, device to coordinator."""
+        return f"{self._machines}/devices/{device}/wants"
+
+    @property
+    def every_want(self) -> str:
+        """Filter of all chunks that devices miss."""
+        return f"{self._machines}/devices/+/wants"
+
     @property
     def every_offer(self) -> str:
         """Filter of all offers."""

@@ -57,6 +57,7 @@ SPOKEN = [
             TOPICS.offer(device),
             TOPICS.inbox(device),
             TOPICS.outbox(device),
+            TOPICS.wants(device),
             TOPICS.upload("main", device),
             TOPICS.device_status(device),
             TOPICS.enrolment_request(device),

@@ -9,10 +9,11 @@ from coordinator.rounds import Round
 from planted.bugs import Plant, bug, nothing
 from protocol.chunks import Assembly
 from protocol.effects import Uploaded
+from runtime.downloads import ChunkResender
 from runtime.uploads import UploadReceiver
 
 
-@bug("stuck", "What devices fetch is published once, although the broker may lose it.")
+@bug("stuck", "What devices fetch is published once, though the broker may lose it; who asks gets no answer.")
 def blobs_published_once(plant: Plant) -> None:
     async def publish(real: Any, self: Notices, data: Any, ref: Any) -> None:
         known: set[bytes] = self.__dict__.setdefault("published", set())
@@ -21,6 +22,7 @@ def blobs_published_once(plant: Plant) -> None:
             await real(self, data, ref)
 
     plant.instead(Notices, "publish", publish)
+    plant.instead(ChunkResender, "wanted", nothing)
 
 
 @bug("stuck", "A client that comes back does not subscribe again.")

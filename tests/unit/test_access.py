@@ -24,6 +24,7 @@ def topics_of(device: DeviceId) -> list[str]:
         TOPICS.offer(device),
         TOPICS.inbox(device),
         TOPICS.outbox(device),
+        TOPICS.wants(device),
         TOPICS.upload("main", device),
         TOPICS.device_status(device),
         TOPICS.enrolment_request(device),
@@ -74,6 +75,7 @@ def test_a_device_speaks_for_itself_and_hears_what_is_for_it() -> None:
     assert says("d1") == {
         TOPICS.offer(D1),
         TOPICS.outbox(D1),
+        TOPICS.wants(D1),
         TOPICS.upload("main", D1),
         TOPICS.device_status(D1),
         TOPICS.enrolment_request(D1),
@@ -94,7 +96,8 @@ def test_only_the_coordinator_decides() -> None:
     decisions |= {TOPICS.inbox(D1), TOPICS.blob_chunk(bytes(32), 0), TOPICS.model_status, TOPICS.high_water}
     decisions |= {TOPICS.pace}
     assert decisions <= says("coordinator")
-    assert {TOPICS.offer(D1), TOPICS.outbox(D1), TOPICS.upload("main", D1)} <= hears("coordinator")
+    theirs = {TOPICS.offer(D1), TOPICS.outbox(D1), TOPICS.wants(D1), TOPICS.upload("main", D1)}
+    assert theirs <= hears("coordinator")
     assert not hears("coordinator") & {TOPICS.inbox(D1), TOPICS.enrolment_request("token")}
     for name in set(NAMES) - {"coordinator"}:
         assert not says(name) & decisions

@@ -91,6 +91,7 @@ def test_the_topics_are_those_that_the_code_makes() -> None:
         topics.device_status(device),
         topics.offer(device),
         topics.outbox(device),
+        topics.wants(device),
         topics.inbox(device),
         topics.decision(order, "<decision>").replace("2-3", "<epoch>-<n>"),
         topics.high_water,
