@@ -1,7 +1,6 @@
 """Three NATS nodes with mutual TLS and access rules; one of them dies in the middle of a round."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,7 @@ from protocol.certificates import Role
 from protocol.ids import DeviceId
 from protocol.messages import SealedShares
 
-pytestmark = [
-    pytest.mark.broker,
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        "FEDFLEET_TEST_CLUSTER" not in os.environ,
-        reason="a NATS cluster's elections fail it about one time in four; FEDFLEET_TEST_CLUSTER=1 runs it",
-    ),
-]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(400)]
 
 ELECTIONS = 240.0
 """Seconds to wait: a cluster that elects new leaders answers nothing for several, and may cost rounds."""
