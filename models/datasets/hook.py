@@ -24,6 +24,9 @@ from models.errors import DatasetError
 
 FUNCTION = "load"
 
+PAIR = 2
+"""Of x and y."""
+
 
 def call_hook(source: HookSource) -> Dataset | Reading:
     """Run the file and its function.
@@ -42,7 +45,7 @@ def call_hook(source: HookSource) -> Dataset | Reading:
     if isinstance(made, np.ndarray):
         return cut(where, *examples_of(where, made, None), source.holdout)
     if isinstance(made, tuple):
-        if len(made) != 2:  # noqa: PLR2004 - x and y
+        if len(made) != PAIR:
             raise DatasetError(f"{where}: {FUNCTION}() returned {len(made)} things; return x, y")
         with _named(source.path):
             arrays = np.asarray(made[0]), np.asarray(made[1])
@@ -78,8 +81,10 @@ def _twice(path: Path, first: Any, load: Callable[[], Any]) -> Reading:
                     example = next(examples)
                 except StopIteration:
                     return
-            x, y = example if isinstance(example, tuple) else (example, None)
-            yield Row("", x, y)
+            pair = example if isinstance(example, tuple) else (example, None)
+            if len(pair) != PAIR:
+                raise DatasetError(f"{path}: {FUNCTION}() yielded {len(pair)} things at once; yield x, y")
+            yield Row("", *pair)
 
     return read
 

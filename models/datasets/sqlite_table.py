@@ -43,11 +43,17 @@ def _connected(source: SqliteSource) -> sqlite3.Connection:
     uri = f"file:{quote(str(source.path.absolute()))}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     connection.execute("PRAGMA trusted_schema = OFF")  # a file's own views may call harmless functions only
+    connection.text_factory = _text
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
     connection.set_authorizer(_authorize)
     ends = time.monotonic() + source.query_seconds
     connection.set_progress_handler(lambda: int(time.monotonic() > ends), _STEPS)
     return connection
+
+
+def _text(cell: bytes) -> str:
+    """SQLite stores any bytes as text, and its own error would quote all of them."""
+    return cell.decode("utf-8", "replace")
 
 
 def _authorize(action: int, _first: object, second: object, *_: object) -> int:

@@ -99,6 +99,7 @@ def test_it_is_run_anew_each_time_and_leaves_nothing_beside_it(tmp_path: Path) -
         ("def load():\n    yield 'a'\n    yield 'b'", ": an example holds <U1; it must be numbers"),
         ("def load():\n    yield [[1], [2, 3]]\n    yield 1", ": an example is not one array of numbers"),
         ("def load():\n    yield 1, 1\n    yield 2, 1.5\n    yield 2, 1", ": y of one example is float32"),
+        ("def load():\n    yield 1, 2, 3", ": load() yielded 3 things at once; yield x, y"),
         ("def load():\n    return iter(())", ": 0 rows in 0 groups"),
     ],
 )

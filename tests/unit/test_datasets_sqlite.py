@@ -110,6 +110,7 @@ def test_a_query_without_end_is_given_up(path: Path) -> None:
         ("SELECT raw FROM readings", {}, "row 1, column 'raw': b'\\x00\\xff' is not a number"),
         ("SELECT volt FROM readings", {"label": "state"}, 'data.label names the column "state"'),
         ("SELECT zeroblob(2000000) AS a", {}, "data.query: string or blob too big"),
+        ("SELECT CAST(x'ff' AS TEXT) AS a", {}, "row 1, column 'a': '\ufffd' is not a number"),
         ("-- nothing", {}, "data.query answers nothing; write one SELECT"),
     ],
 )
