@@ -17,7 +17,7 @@ PLAIN = Training()
 @pytest.fixture(params=available_engines(), autouse=True)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything here holds for each engine that this machine has."""
-    monkeypatch.setattr(Bench, "name", request.param)
+    monkeypatch.setattr(Bench, "name", request.param, raising=False)
     return str(request.param)
 
 

@@ -1,0 +1,1 @@
+"""Microseconds of a training step: our engines beside numpy and PyTorch."""
