@@ -7,7 +7,7 @@ needs: `Agent._prepare` is the one place that brings them in.
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,6 +37,7 @@ from runtime.bus import connect_mqtt
 from runtime.clock import Clock, SystemClock, happens
 from runtime.compute import Computer
 from runtime.entropy import Entropy, SystemEntropy
+from runtime.heap import give_back
 from runtime.identity import load_identity
 from runtime.revocations import RevocationKeeper
 from runtime.signals import run_until, stop_event
@@ -66,7 +67,7 @@ async def run(settings: AgentSettings) -> None:
         equip(settings, clock, SystemEntropy()) as equipment,
         watched(equipment.transport, clock, os.environ),
     ):
-        await run_until(stop, Agent(equipment).run(stop), clock)
+        await run_until(stop, Agent(equipment, _give_back).run(stop), clock)
 
 
 @contextlib.asynccontextmanager
@@ -128,10 +129,12 @@ class Agent:
 
     Args:
         equipment: what it acts with.
+        rested: is called when a round is over and its vectors are gone.
     """
 
-    def __init__(self, equipment: Equipment) -> None:
+    def __init__(self, equipment: Equipment, rested: Callable[[object], None] = lambda _: None) -> None:
         self._with = equipment
+        self._rested = rested
         self._participation: Participation | None = None
         self._task: asyncio.Task[None] | None = None
         self._offer_due = self._rest_until = equipment.clock.now()
@@ -295,6 +298,7 @@ class Agent:
         self._participation = self._prepare(invitation)
         self._task = asyncio.create_task(self._take_part(self._participation, previous))
         self._task.add_done_callback(_report)
+        self._task.add_done_callback(self._rested)
 
     def _prepare(self, invitation: Opened[Manifest]) -> "Participation":
         # ruff: noqa: PLC0415 (the first invitation brings in numpy and all that a round needs)
@@ -346,6 +350,10 @@ class Agent:
     def _show(self, state: DeviceState, why: str) -> None:
         status = DeviceStatus(state, why, self._with.memory.boot)
         self._with.board.show(self._with.topics.device_status(self._with.device), status)
+
+
+def _give_back(_round: object) -> None:
+    asyncio.get_running_loop().run_in_executor(None, give_back)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -99,6 +99,7 @@ class Participation:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await subscription.cancel()
+            self._uploader = None  # it is part of a circle, and would keep the masked update for long
         if not watching.cancelled():
             watching.result()
         self._log.info("round_left", stage=self.round.stage, reason=self.round.reason)

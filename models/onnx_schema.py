@@ -191,8 +191,8 @@ _STANDARD_OPERATORS = """
     GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LSTM
     LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool MaxPoolGrad
     MaxUnpool Min Mod Mul Neg Not OneHot Or Pad Pow RNN Range Reciprocal ReduceL2
-    ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Round
-    ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax
+    ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Resize
+    Round ScatterElements ScatterND Selu Shape Sigmoid Sign Sin Size Slice Softmax
     SoftmaxCrossEntropyLoss Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile TopK
     Transpose Trilu Unsqueeze Where Xor
 """

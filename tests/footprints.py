@@ -5,6 +5,7 @@ agent is looked at. A worker is idle for two seconds before it ends.
 """
 
 import asyncio
+import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,8 +109,11 @@ def workers_of(pid: int) -> list[int]:
 
 def moment(name: str, pid: int) -> Moment:
     """How an agent is now."""
-    workers = workers_of(pid)
-    return Moment(name, footprint(pid), footprint(workers[0]) if workers else None)
+    agent, worker = footprint(pid), None
+    for child in workers_of(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended just now
+            worker = footprint(child)
+    return Moment(name, agent, worker)
 
 
 class WatchFleet(SecureFleet):

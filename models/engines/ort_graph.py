@@ -134,6 +134,8 @@ class OrtGraphEngine:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = QUIET
+        # The planner of 1.19 takes seconds for the thousand nodes of a recurrent layer, and wins nothing.
+        options.enable_mem_reuse = False
         with native("a graph cannot be loaded"):
             return self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

@@ -224,9 +224,10 @@ class StepGraph:
     def sum_to(self, value: str, shape: Shape, target: Shape) -> str:
         """The gradient of broadcasting `target` to `shape`: sums over what was repeated."""
         padded: Shape = (1,) * (len(shape) - len(target)) + target
-        axes = [axis for axis, (big, small) in enumerate(zip(shape, padded, strict=True)) if big != small]
-        if any(padded[axis] != 1 for axis in axes):
-            raise ModelError(f"shapes {shape} and {target} cannot be told apart before the model runs")
+        # What is 1 was repeated. Other lengths are the same, whatever words the exporter has for them.
+        axes = [
+            axis for axis, (big, small) in enumerate(zip(shape, padded, strict=True)) if small == 1 != big
+        ]
         leading = range(len(shape) - len(target))
         if not axes and not leading:
             return value
