@@ -5,8 +5,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 BUS = Path("/run/dbus/system_bus_socket")
 """Where the system bus listens, on every Linux that has one."""
 
@@ -17,8 +15,6 @@ _MANAGER = "org.freedesktop.NetworkManager"
 
 UNMETERED: dict[int, bool] = {1: False, 2: True, 3: False, 4: True}
 """NMMetered by its numbers: yes, no, and NetworkManager's guess of yes and of no; 0 is unknown."""
-
-_log = structlog.get_logger(__name__)
 
 
 async def read_unmetered(bus: Path = BUS) -> bool | None:
@@ -35,10 +31,7 @@ async def read_unmetered(bus: Path = BUS) -> bool | None:
     try:
         async with asyncio.timeout(PATIENCE):
             return UNMETERED.get(await _metered(bus))
-    except ImportError:
-        return None
-    except (OSError, EOFError, TimeoutError, ValueError) as error:
-        _log.debug("network_manager_silent", cause=str(error))
+    except (ImportError, OSError, EOFError, TimeoutError, ValueError):
         return None
 
 

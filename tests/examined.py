@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from known_conditions import WELL
 from msgspec.structs import replace as with_fields
 
 from console.doctor.examination import Examination, Machine
@@ -64,6 +65,7 @@ MACHINE = Machine(
     folders=(),
     python=(3, 11),
     version_of=installed(VERSIONS),
+    readings=lambda _: WELL,
     required=("paho-mqtt<2.3,>=2.1", "numpy<3,>=2.0", "onnx>=1.21; extra == 'coordinator'"),
 )
 

@@ -1,5 +1,6 @@
 """What checks may look at: everything they see of the world comes through here."""
 
+import asyncio
 import ctypes
 import os
 import shutil
@@ -13,6 +14,9 @@ from typing import Protocol
 from broker.address import BrokerAddress
 from broker.mqtt_connection import MqttSettings
 from broker.probe import Probe
+from device_agent.conditions import Sensors
+from device_agent.sensors import Readings
+from device_agent.settings import AgentSettings
 from protocol.errors import FedfleetError, MisuseError
 from protocol.ids import Name
 from protocol.roles import Role
@@ -67,6 +71,7 @@ class Machine:
         python: version.
         version_of: of an installed package; raises PackageNotFoundError.
         required: of fedfleet, as a package declares it.
+        readings: what a device's sensors say.
     """
 
     root: bool
@@ -77,6 +82,7 @@ class Machine:
     python: tuple[int, int]
     version_of: Callable[[str], str]
     required: tuple[str, ...]
+    readings: Callable[[AgentSettings], Readings]
 
 
 def this_machine() -> Machine:
@@ -90,7 +96,13 @@ def this_machine() -> Machine:
         python=sys.version_info[:2],
         version_of=metadata.version,
         required=_required(),
+        readings=_readings,
     )
+
+
+def _readings(settings: AgentSettings) -> Readings:
+    ask_network = settings.conditions.unmetered == "auto"
+    return asyncio.run(Sensors(settings.state, ask_network=ask_network).read())
 
 
 def _text(file: Path) -> str:

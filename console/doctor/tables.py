@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from console.doctor import (
+    conditions,
     identity,
     issuing_keys,
     machine,
@@ -65,6 +66,7 @@ CHECKS: Mapping[Role, tuple[Check, ...]] = MappingProxyType(
             Check("engine", "training engine", machine.engine),
             Check("data", "data", storage.data),
             Check("state.room", "room", storage.room_of_agent),
+            Check("conditions", "conditions", conditions.conditions),
             Check("floors", "floors", policies.floors, production=True),
             *_NETWORK,
             *_CONNECTED,

@@ -222,7 +222,9 @@ async def test_a_device_that_has_spent_its_own_budget_says_so_and_the_others_go_
         await fleet.start_coordinator(start_when=4)
         async with puppets(fleet, 3) as devices, Puppet(fleet, "poor", 9, privacy=poor):
             await fleet.sees_coordinator("finished", why="3 rounds are committed")
-            await fleet.sees_device("poor", "idle", why="the privacy budget of this device is spent")
+            await fleet.sees_device(
+                "poor", "idle", why="declined: the privacy budget of this device is spent"
+            )
             assert [one.survivors for one in fleet.results()] == [4, 3, 3]
             assert len(charges(fleet, "poor")) == 1
             assert all(len(charges(fleet, device.name)) == 3 for device in devices)

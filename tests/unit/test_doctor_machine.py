@@ -22,8 +22,9 @@ from examined import (
 
 import models.installed
 from console.demo_files import bundled_plan
-from console.doctor import machine, policies, storage
-from device_agent.settings import Floors, PrivacySettings
+from console.doctor import conditions, machine, policies, storage
+from device_agent.sensors import Readings
+from device_agent.settings import ConditionSettings, Floors, PrivacySettings
 from models.datasets.source import NpzSource
 from models.engines import ort_training
 
@@ -177,3 +178,15 @@ def test_a_plan_that_promises_little(tmp_path: Path) -> None:
     found = [*policies.plan_floors(coordinator(tmp_path, bundled_plan()))]
     assert results(found) == ["ok", "warning"]
     assert "privacy.mode" in worst(found).fix
+
+
+def test_whether_a_device_would_take_part_now(tmp_path: Path) -> None:
+    patient = device(tmp_path)
+    awake = only(conditions.conditions(patient))
+    assert awake.cause == "it would take part now: mains power, 100 % charged, unmetered network, 40 °C"
+    blind = only(conditions.conditions(changed(patient, readings=lambda _: Readings())))
+    assert blind.cause == "it would take part now: power unknown, network unknown, temperature unknown"
+    strict = changed(patient, conditions=ConditionSettings(max_temperature=30))
+    asleep = worst(conditions.conditions(strict))
+    assert asleep.result == "warning"
+    assert asleep.cause == "this device would sleep now: too hot (40 °C, needs at most 30 °C)"

@@ -91,7 +91,15 @@ def test_the_names_of_checks_stay_as_they_are() -> None:
     assert names >= {
         *("python", "packages", "clock", "clock.kept", "identity.files", "identity.standing"),
         *("identity.dates", "state.folder", "state.file-system", "state.room", "engine", "data", "plan"),
-        *("rights", "environment", "issuing-keys", "mosquitto.settings", "mosquitto.lists", "floors"),
+        *(
+            "rights",
+            "environment",
+            "issuing-keys",
+            "mosquitto.settings",
+            "mosquitto.lists",
+            "floors",
+            "conditions",
+        ),
         *("broker.encryption", "broker.name", "broker.port", "broker.tls", "broker.older-tls"),
         *("broker.strangers", "connection", "rules.permitted", "rules.say", "rules.hear", "rules.name"),
         *("session.kept", "session.retained", "session.large", "session.too-large", "session.keepalive"),

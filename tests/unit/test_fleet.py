@@ -94,6 +94,36 @@ def test_a_will_of_this_boot_counts_and_one_of_an_earlier_boot_does_not() -> Non
     assert yard.lost == ["d1"]
 
 
+def test_a_sleeping_device_is_not_on_offer_and_its_round_is_told_nothing() -> None:
+    yard = Yard()
+    yard.offer()
+    yard.presence("sleeping", boot=1)
+    assert not yard.on_offer
+    assert yard.lost == []
+    yard.presence("idle", boot=1)
+    assert yard.on_offer
+
+
+async def test_an_offer_lasts_longer_in_a_large_fleet() -> None:
+    yard = Yard()
+    yard.fleet.interval = 1000.0
+    yard.offer()
+    await yard.clock.pass_time(2500.0)
+    assert yard.on_offer
+    await yard.clock.pass_time(1.0)
+    assert not yard.on_offer
+
+
+async def test_devices_are_counted_for_the_pace_for_as_long_as_any_offer_can_last() -> None:
+    yard = Yard()
+    yard.offer()
+    yard.presence("lost", boot=1)
+    await yard.clock.pass_time(9000.0)
+    assert yard.fleet.heard_lately() == 1
+    await yard.clock.pass_time(1.0)
+    assert yard.fleet.heard_lately() == 0
+
+
 def test_a_lost_device_that_speaks_is_back() -> None:
     yard = Yard()
     yard.offer()

@@ -248,3 +248,45 @@ def test_the_shell_must_not_answer_what_was_not_asked() -> None:
         half.handle(fx.Fetched(b"", b""), Seconds(0.0))
     with pytest.raises(MisuseError, match="nobody asked"):
         half.handle(fx.Computed(_Idle(), "text"), Seconds(0.0))
+
+
+def invited(**changes: object) -> DeviceRound:
+    """One that fulfils everything, before it begins."""
+    fleet = VirtualFleet()
+    frame = open_coordinator_frame(seal_frame(fleet.coordinator_identity, fleet.manifest), fleet.trust, NOW)
+    invitation = Opened(frame.signer, fleet.manifest, frame.body, frame.frame, frame.signature)
+    context = DeviceContext(
+        D1, fleet.trust, min_cohort=3, corrupt_fraction=0.0, facts=Facts(), started=NOW, **changes  # type: ignore[arg-type]
+    )  # fmt: skip
+    return DeviceRound(invitation, context, Secret(bytes(32)))
+
+
+def test_a_device_that_is_asleep_declines_with_that_reason() -> None:
+    half = invited(asleep="on battery (41 %, needs 60 %)")
+    (said,) = half.handle(fx.Begin(), Seconds(0.0))
+    assert isinstance(said, fx.Say)
+    assert isinstance(said.message, Decline)
+    assert said.message.reason == "on battery (41 %, needs 60 %)"
+
+
+def test_a_device_whose_conditions_fail_leaves_while_it_trains() -> None:
+    half = invited()
+    half.handle(fx.Begin(), Seconds(0.0))
+    assert half.stage == "training"
+    assert half.without_keys
+    assert half.handle(fx.ConditionsFailed("too hot"), Seconds(9.0)) == [
+        fx.Say(Decline(half.order, half._t0, "too hot"))
+    ]
+    assert (half.over, half.reason) == (True, "too hot")
+
+
+@pytest.mark.parametrize("bring", ["invite", "bring_to_shares", "bring_to_uploads", "bring_to_confirmations"])
+def test_a_device_whose_conditions_fail_stays_once_its_keys_have_left(bring: str) -> None:
+    fleet = HostileCoordinator()
+    getattr(fleet, bring)()
+    half = fleet.devices[D1].round
+    assert half is not None
+    stage = half.stage
+    assert not half.without_keys
+    assert kinds(half.handle(fx.ConditionsFailed("too hot"), fleet.now)) == [fx.WakeAt]
+    assert half.stage == stage
