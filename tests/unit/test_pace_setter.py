@@ -1,4 +1,4 @@
-"""The coordinator tells devices the pace: once at its start, and when the fleet has grown or shrunk enough."""
+"""The coordinator tells devices the pace: when it starts, and when the fleet has grown or shrunk enough."""
 
 from types import SimpleNamespace
 from typing import cast
