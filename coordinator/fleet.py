@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from math import ceil
 
 import structlog
+from msgspec.structs import replace
 
 from broker.transport import Delivery
 from coordinator.selection import Candidate
 from protocol.certificates import Certificate, FleetTrust
+from protocol.eligibility import NEVER, Facts
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_device_frame
 from protocol.ids import NAME_PATTERN, ORIGIN, DeviceId, Order, Seconds
-from protocol.messages import FromDevice, Offer
+from protocol.messages import Accept, FromDevice, Offer
 from protocol.pace import LONGEST, SHORTEST, offer_lasts
 from protocol.status import DeviceStatus, decode_status, device_of
 from runtime.clock import Clock
@@ -28,6 +30,7 @@ _log = structlog.get_logger(__name__)
 class _Known:
     offer: Offer
     heard: Seconds
+    entered: Seconds  # when it entered a round, by its offer or by what it said since
     lost: bool = False
     sleeps: bool = False
 
@@ -63,11 +66,15 @@ class Fleet:
     def candidates(self) -> list[Candidate]:
         """Devices on offer now, with what they said of themselves."""
         return [
-            Candidate(device, known.offer.facts, self._clock.unix() - self._certificates[device].not_before)
+            Candidate(device, self._facts(known), self._clock.unix() - self._certificates[device].not_before)
             for device, known in self._devices.items()
             if not (known.lost or known.sleeps)
             and self._clock.now() - known.heard <= offer_lasts(self.interval)
         ]
+
+    def _facts(self, known: _Known) -> Facts:
+        """As offered; but it rests since it entered a round, which may be later."""
+        return replace(known.offer.facts, rested=min(int(self._clock.now() - known.entered), NEVER))
 
     def heard_lately(self) -> int:
         """Devices that spoke within the longest life of an offer; who is away now comes back, and counts."""
@@ -104,6 +111,8 @@ class Fleet:
         elif frame.sender in self._devices:
             known = self._devices[frame.sender]
             known.heard, known.lost = self._clock.now(), False
+            if isinstance(frame.message, Accept):
+                known.entered = known.heard
         self.on_frame(frame)
 
     def met(self, certificate: Certificate) -> None:
@@ -130,7 +139,8 @@ class Fleet:
         # A will may overtake the offer, above all when both were kept while the coordinator was down. It is
         # unsigned, so a second offer outweighs it.
         lost = self._away.pop(device, -1) >= offer.boot
-        self._devices[device] = _Known(offer, self._clock.now(), lost)
+        now = self._clock.now()
+        self._devices[device] = _Known(offer, now, Seconds(now - offer.facts.rested), lost)
 
     def status_arrived(self, delivery: Delivery) -> None:
         """A device's presence. What was said of an earlier boot is old news."""

@@ -177,10 +177,10 @@ class Agent:
     async def _look_again_and_again(self) -> None:
         conditions, entropy = self._with.conditions, self._with.entropy
         while True:
+            before = conditions.newest.asleep
             await self._with.clock.sleep(LOOK_INTERVAL * (0.75 + 0.5 * entropy.uniform()))
-            asleep = conditions.newest.asleep
-            await conditions.look()
-            if asleep and not conditions.newest.asleep:
+            now = (await conditions.look()).asleep
+            if before and not now:
                 self._come_back()
             if self._task is None:
                 self._show_free()

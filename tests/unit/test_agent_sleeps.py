@@ -1,6 +1,7 @@
 """An agent that may not take part sleeps, and says why; one that may not any more leaves its training."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace as changed
@@ -267,6 +268,23 @@ async def test_after_a_round_it_rests(tmp_path: Path) -> None:
         assert room.status.why.startswith("took part lately (")
         await room.clock.pass_time(3600 + LOOK)
         await room.sees("idle", "")
+
+
+async def test_a_device_wakes_when_its_hours_begin(tmp_path: Path) -> None:
+    room = Bedroom(tmp_path)
+    room.settings = ConditionSettings(windows=(hours_from(room.clock.unix() + 600.0),))
+    async with room.agent():
+        await room.until(lambda: room.status.state == "sleeping")
+        assert room.status.why.startswith("outside its hours (")
+        await room.clock.pass_time(660.0 + LOOK)
+        await room.sees("idle", "")
+        assert len(room.offers) > 0
+
+
+def hours_from(unix: float) -> str:
+    """A window of an hour by local time, its begin in whole minutes."""
+    begin = time.localtime(unix)
+    return f"{begin.tm_hour:02}:{begin.tm_min:02}-{(begin.tm_hour + 1) % 24:02}:{begin.tm_min:02}"
 
 
 # Pace.

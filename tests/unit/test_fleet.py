@@ -7,7 +7,7 @@ from virtual_fleet import NOW
 from broker.transport import Delivery
 from coordinator.fleet import Fleet
 from protocol.certificates import FleetTrust, Role
-from protocol.eligibility import Facts
+from protocol.eligibility import NEVER, Facts
 from protocol.frames import Opened, seal_frame
 from protocol.ids import ORIGIN, DeviceId, Order, UnixTime
 from protocol.messages import Accept, FromDevice, Message, Offer
@@ -36,6 +36,7 @@ class Yard:
         self.authority = FleetAuthority.create("test", UnixTime(NOW - 1000), SeededEntropy(1).bytes)
         self.identity = self.authority.issue("d1", Role.DEVICE)
         self.clock = WallClock()
+        self.facts = FACTS
         self.fleet = Fleet(FleetTrust(self.identity.root), self.clock)
         self.frames: list[Opened[FromDevice]] = []
         self.lost: list[DeviceId] = []
@@ -49,7 +50,7 @@ class Yard:
         self.fleet.frame_arrived(Delivery(topic, seal_frame(self.identity, message), retained=False))
 
     def offer(self, boot: int = 1, seen: Order = ORIGIN) -> None:
-        self.hear(Offer(boot, seen, FACTS, ()))
+        self.hear(Offer(boot, seen, self.facts, ()))
 
     def presence(self, state: DeviceState, boot: int) -> None:
         status = encode_status(DeviceStatus(state, boot=boot))
@@ -122,6 +123,20 @@ async def test_devices_are_counted_for_the_pace_for_as_long_as_any_offer_can_las
     assert yard.fleet.heard_lately() == 1
     await yard.clock.pass_time(1.0)
     assert yard.fleet.heard_lately() == 0
+
+
+async def test_a_device_rests_since_it_has_entered_a_round_whatever_its_last_offer_said() -> None:
+    yard = Yard()
+    yard.offer()
+    assert [one.facts.rested for one in yard.fleet.candidates()] == [NEVER]
+    await yard.clock.pass_time(50.0)
+    yard.hear(Accept(Order(1, 1, 1), bytes(32)))
+    await yard.clock.pass_time(100.0)
+    assert [one.facts.rested for one in yard.fleet.candidates()] == [100]
+    yard.facts = Facts(rested=99)
+    yard.offer()
+    await yard.clock.pass_time(1.0)
+    assert [one.facts.rested for one in yard.fleet.candidates()] == [100]
 
 
 def test_a_lost_device_that_speaks_is_back() -> None:
