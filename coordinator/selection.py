@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from coordinator.ledger import UNLIMITED, Limits
 from protocol.eligibility import Facts, Lack, lacks
 from protocol.ids import DeviceId
+from protocol.messages import MAX_REASON
 from protocol.plan import MAX_COHORT, Selection
 
 NOTHING_KNOWN = Facts()
-
-MAX_SAID = 4
-"""Conditions named in a reason: a status holds 200 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ class NotEnough:
     """No round can start now.
 
     Attributes:
-        reason: for the status page.
+        reason: for the status page, at most `MAX_REASON` characters.
     """
 
     reason: str
@@ -88,10 +86,8 @@ def select(
     lacking = {one.device: _lacks(one, selection) for one in offers}
     eligible = [device for device, found in lacking.items() if not found]
     if len(eligible) < needed:
-        return NotEnough(
-            f"{len(eligible)} of {len(offers)} devices on offer are eligible; the plan wants {needed}"
-            + _counted(lacking.values())
-        )
+        text = f"{len(eligible)} of {len(offers)} devices on offer are eligible; the plan wants {needed}"
+        return NotEnough((text + _counted(lacking.values()))[:MAX_REASON])
     solvent = [device for device in eligible if limits.affords(device)]
     if len(solvent) < needed:
         return _too_few_pay(offers, len(solvent), needed, limits)
@@ -136,7 +132,7 @@ def _lacks(one: Candidate, selection: Selection) -> tuple[Lack, ...]:
 def _counted(lacking: Iterable[tuple[Lack, ...]]) -> str:
     """How many devices each condition keeps out, most first; one that lacks two things counts in both."""
     counts = Counter(lack.what for found in lacking for lack in found)
-    said = ", ".join(f"{count} {what}" for what, count in counts.most_common(MAX_SAID))
+    said = ", ".join(f"{count} {what}" for what, count in counts.most_common())
     return f" ({said})" if said else ""
 
 

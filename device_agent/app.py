@@ -26,7 +26,7 @@ from protocol.certificates import Role
 from protocol.errors import PeerError
 from protocol.frames import Opened, open_coordinator_frame, seal_frame
 from protocol.ids import DeviceId, Order, Seconds
-from protocol.messages import Decline, FromCoordinator, Manifest, Offer
+from protocol.messages import MAX_REASON, Decline, FromCoordinator, Manifest, Offer
 from protocol.order_checks import check_generation, check_order
 from protocol.pace import until_next, until_return
 from protocol.phases import Stage
@@ -348,7 +348,7 @@ class Agent:
             task.cancel()
 
     def _show(self, state: DeviceState, why: str) -> None:
-        status = DeviceStatus(state, why, self._with.memory.boot)
+        status = DeviceStatus(state, why[:MAX_REASON], self._with.memory.boot)
         self._with.board.show(self._with.topics.device_status(self._with.device), status)
 
 

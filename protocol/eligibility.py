@@ -7,6 +7,7 @@ the same. What a device does not know it does not fulfil; but of an unknown netw
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -150,6 +151,7 @@ def _version(facts: Facts, rules: Eligibility) -> Iterator[Lack]:
         yield Lack("agent too old", f"{facts.version}, needs {rules.min_version}")
 
 
+@lru_cache(maxsize=256)
 def _numbers(version: str) -> tuple[int, ...]:
     """The numbers that a version begins with, without zeros at the end: 1.2 is 1.2.0."""
     found = re.match(r"[0-9]+(\.[0-9]+)*", version)

@@ -30,7 +30,7 @@ from models.training_calls import TrainResult
 from models.training_process import TrainingWorker
 from protocol.frames import open_device_frame, seal_frame
 from protocol.ids import DeviceId, Order, UnixTime
-from protocol.messages import Accept, Decline, FromDevice, Message, Offer, Pace, RoundEnded
+from protocol.messages import MAX_REASON, Accept, Decline, FromDevice, Message, Offer, Pace, RoundEnded
 from protocol.plan import Eligibility, Model, Plan
 from protocol.status import DeviceStatus, decode_status
 from protocol.topics import Topics
@@ -218,6 +218,13 @@ async def test_a_device_that_the_plan_does_not_want_declines_in_the_same_words_a
         reason = "too hot (40 °C, needs at most 30 °C), without tag roof"
         assert [one.reason for one in room.said if isinstance(one, Decline)] == [reason]
         await room.sees("idle", f"declined: {reason}")
+
+
+async def test_a_reason_fits_a_status_however_much_is_missing(tmp_path: Path) -> None:
+    room = Bedroom(tmp_path)
+    async with room.agent():
+        await room.invite(Eligibility(tags=tuple(f"{i:064}" for i in range(16))))
+        await room.until(lambda: len(room.status.why) == MAX_REASON)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from coordinator.ledger import Account, Limits, PrivacyLedger, Release
 from coordinator.selection import BudgetSpent, Candidate, Choice, NotEnough, select
 from protocol.eligibility import Facts
 from protocol.ids import DeviceId
+from protocol.messages import MAX_REASON
 from protocol.plan import MAX_COHORT, Eligibility, Selection
 
 CHANCE = random.Random(5).random
@@ -83,6 +84,16 @@ def test_the_reason_says_how_many_each_condition_keeps_out() -> None:
     assert choice == NotEnough(
         "1 of 11 devices on offer are eligible; the plan wants 5 (7 on battery, 2 too hot, 1 enrolled lately)"
     )
+
+
+def test_a_reason_fits_a_status_whatever_the_plan_asks() -> None:
+    offers = [Candidate(DeviceId(f"d{i}"), Facts(temperature=90)) for i in range(9)]
+    rules = Eligibility(
+        idle=True, charging=True, unmetered=True, max_temperature=70, tags=tuple(f"{i:064}" for i in range(16))
+    )  # fmt: skip
+    choice = select(offers, Selection(eligibility=rules), CHANCE)
+    assert isinstance(choice, NotEnough)
+    assert len(choice.reason) == MAX_REASON
 
 
 def test_too_few_devices_start_no_round() -> None:
