@@ -6,11 +6,15 @@ is one matrix product of dy with what each window read, as in Chellapilla et al.
 convolutional neural networks for document processing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from models.gradients.graph import Node, StepGraph
 from models.gradients.rules.rule import Rule, Saved
 from models.gradients.rules.window import Window
+
+WIDTH = 32
+"""Columns from which on a matrix product of ONNX Runtime is worth its while."""
 
 
 def _conv(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Sequence[str]:
@@ -55,16 +59,44 @@ def _transposed_convolution(step: StepGraph, node: Node, window: Window, dy: str
 
 
 def _weight_gradient(step: StepGraph, node: Node, window: Window, x: str, dy: str) -> str:
-    """dw[o, i, t] = sum over batch and windows of dy[o] x[i] at tap t: a matrix product for each group."""
+    """dw[o, i, t] = sum over batch and windows of dy[o] x[i] at tap t."""
     w, groups = node.inputs[1], _groups(node)
     outputs, depth = int(step.shape(w)[0]), step.sizes(w)[0]
+    find = _weights_of_channels if depth == 1 and outputs == groups else _weights_of_groups
+    parts = find(step, window, x, dy, (groups, outputs, depth))
+    return step.reshape(parts[0] if len(parts) == 1 else step.node("Concat", *parts, axis=-1), step.shape(w))
+
+
+def _weights_of_groups(
+    step: StepGraph, window: Window, x: str, dy: str, counts: tuple[int, int, int]
+) -> list[str]:
+    """A product of matrices, over some taps at once if they are narrow: (outputs, depth, taps)."""
+    groups, outputs, depth = counts
     wide = step.reshape(_by_channel(step, x, window), (groups, depth, 1, "batch", *window.sizes))
     taps = window.taps(step, window.padded(step, wide, 4), 4)
-    read = taps[0] if len(taps) == 1 else step.node("Concat", *taps, axis=2)
-    read = step.reshape(read, (groups, depth * len(taps), "all"))
     rows = step.node("Reshape", _by_channel(step, dy, window), step.integers(groups, outputs // groups, -1))
-    product = step.node("MatMul", rows, step.node("Transpose", read, perm=[0, 2, 1]))
-    return step.reshape(product, step.shape(w))
+    parts, some = [], math.ceil(WIDTH / depth)
+    for start in range(0, len(taps), some):
+        chosen = taps[start : start + some]
+        read = chosen[0] if len(chosen) == 1 else step.node("Concat", *chosen, axis=2)
+        read = step.reshape(read, (groups, depth * len(chosen), "all"))
+        product = step.node("MatMul", rows, step.node("Transpose", read, perm=[0, 2, 1]))
+        parts.append(step.reshape(product, (outputs, depth, len(chosen))))
+    return parts
+
+
+def _weights_of_channels(
+    step: StepGraph, window: Window, x: str, dy: str, counts: tuple[int, int, int]
+) -> list[str]:
+    """Each channel by itself: no matrices, so channels go last, where they lie together: (channels, 1)."""
+    order = [*range(2, 2 + len(window.kernel)), 0, 1]
+    read = window.padded(step, step.node("Transpose", x, perm=order), 0, behind=2)
+    gradient, last = step.node("Transpose", dy, perm=order), step.integers(-1)
+    parts = []
+    for tap in window.taps(step, read, 0):
+        rows = step.reshape(step.node("Mul", tap, gradient), ("all", counts[1]))
+        parts.append(step.node("Unsqueeze", step.node("ReduceSum", rows, step.integers(0), keepdims=0), last))
+    return parts
 
 
 def _bias_gradient(step: StepGraph, node: Node, dy: str) -> str:

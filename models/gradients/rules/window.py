@@ -68,20 +68,21 @@ class Window(NamedTuple):
             for kernel, stride, dilation, before, after, size, count in zip(*self, strict=True)
         ]
 
-    def padded(self, step: StepGraph, value: str, first: int) -> str:
-        """`value` with zeros around the axes from `first` on."""
+    def padded(self, step: StepGraph, value: str, first: int, behind: int = 0) -> str:
+        """`value` with zeros around the axes from `first` on, but for the last `behind`."""
         if not any(self.pads):
             return value
-        front = [0] * first
-        return step.node("Pad", value, step.integers(*front, *self.before, *front, *self.after))
+        front, back = [0] * first, [0] * behind
+        pads = *front, *self.before, *back, *front, *self.after, *back
+        return step.node("Pad", value, step.integers(*pads))
 
     def taps(self, step: StepGraph, value: str, first: int) -> list[str]:
         """For each element of the window, last axis fastest: what all windows read there.
 
         Args:
             step: the graph.
-            value: any axes, then those the window slides over, padded.
-            first: of the latter.
+            value: padded; any axes before and behind those that the window slides over.
+            first: of those.
         """
         if not any([*self.rest, *(size - 1 for size in (*self.kernel, *self.strides))]):
             return [value]
