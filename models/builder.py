@@ -47,12 +47,23 @@ class GraphBuilder:
         return self._activate(self.node("Gemm", value, weight, self._bias(name, fan_out)), relu=relu)
 
     def convolution(
-        self, name: str, value: str, channels: tuple[int, int], kernel: Sequence[int], *, stride: int = 1
+        self,
+        name: str,
+        value: str,
+        channels: tuple[int, int],
+        kernel: Sequence[int],
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        relu: bool = True,
     ) -> str:
-        """Convolution of any rank that keeps the length (divided by the stride), then ReLU."""
-        fan_in, fan_out = (count * math.prod(kernel) for count in channels)
-        shape = (channels[1], channels[0], *kernel)
-        weight = self._weight(f"{name}.weight", shape, fan_in, fan_out, relu=True)
+        """Convolution of any rank that keeps the length (divided by the stride), with or without ReLU.
+
+        Each of the groups reads its own part of the channels and makes its own.
+        """
+        fan_in, fan_out = (count // groups * math.prod(kernel) for count in channels)
+        shape = (channels[1], channels[0] // groups, *kernel)
+        weight = self._weight(f"{name}.weight", shape, fan_in, fan_out, relu=relu)
         before, after = [(size - 1) // 2 for size in kernel], [size // 2 for size in kernel]
         convolved = self.node(
             "Conv",
@@ -62,8 +73,9 @@ class GraphBuilder:
             kernel_shape=list(kernel),
             pads=before + after,
             strides=[stride] * len(kernel),
+            group=groups,
         )
-        return self._activate(convolved, relu=True)
+        return self._activate(convolved, relu=relu)
 
     def recurrent(
         self,

@@ -9,7 +9,7 @@ import onnx
 from msgspec import Struct
 
 from models.bounds import MAX_PARAMETERS
-from models.catalog import autoencoder, cnn1d, cnn2d, gru, logistic, lstm, mlp
+from models.catalog import autoencoder, cnn1d, cnn2d, depthwise, gru, logistic, lstm, mlp
 from models.errors import ModelError
 
 
@@ -40,6 +40,9 @@ CATALOG: Mapping[str, CatalogModel] = MappingProxyType(
         "logistic": CatalogModel("one dense layer over features", logistic.build),
         "mlp": CatalogModel("ReLU layers of equal width over features", mlp.build),
         "cnn1d": CatalogModel("1-D convolutions over a window of sensor channels", cnn1d.build),
+        "dscnn1d": CatalogModel(
+            "depthwise separable 1-D convolutions over a window of sensor channels", depthwise.build
+        ),
         "cnn2d": CatalogModel("small 2-D convolutions over an image", cnn2d.build),
         "gru": CatalogModel("a GRU over a window of sensor channels", gru.build),
         "lstm": CatalogModel("an LSTM over a window of sensor channels", lstm.build),

@@ -94,6 +94,7 @@ def gradients(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     ("name", "sizes"),
     [
         ("cnn1d", {"channels": 2, "window": 16, "classes": 3, "filters": 4}),
+        ("dscnn1d", {"channels": 2, "window": 16, "classes": 3, "filters": 4}),
         ("cnn2d", {"channels": 1, "height": 9, "width": 8, "classes": 3, "filters1": 2, "filters2": 3}),
     ],
 )

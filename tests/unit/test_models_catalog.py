@@ -18,6 +18,11 @@ CASES: list[tuple[str, Mapping[str, int], Loss]] = [
     ("mlp", {"features": 6, "classes": 3, "hidden": 7}, "cross_entropy"),
     ("cnn1d", {"channels": 2, "window": 16, "classes": 3, "filters": 4}, "cross_entropy"),
     (
+        "dscnn1d",
+        {"channels": 2, "window": 16, "classes": 3, "filters": 4, "blocks": 2},
+        "cross_entropy",
+    ),
+    (
         "cnn2d",
         {"channels": 1, "height": 8, "width": 8, "classes": 3, "filters1": 2, "filters2": 3},
         "cross_entropy",
@@ -68,6 +73,12 @@ def test_the_sensor_model_of_the_demo_is_small() -> None:
     model = build_model("cnn1d", {"channels": 6, "window": 128, "classes": 7}, seed=1)
 
     assert initial_weights(model).shape == (3207,)
+
+
+def test_the_separable_sensor_model_keeps_its_size() -> None:
+    model = build_model("dscnn1d", {"channels": 6, "window": 128, "classes": 7}, seed=1)
+
+    assert initial_weights(model).shape == (4967,)
 
 
 def test_a_seed_repeats_a_model_exactly() -> None:
