@@ -2,8 +2,8 @@
 
     python -m benchmarks.engines [--stock PYTHON] [--torch PYTHON] [--turns 3] [--json]
 
-PYTHON are interpreters of environments with this project and plain onnxruntime, and with torch. Each measurement
-is a process of its own; the turns go round, and the least of each counts: a shared machine only ever adds.
+PYTHON are interpreters with this project and plain onnxruntime, and with torch. Each measurement is a process
+of its own; the turns go round, and the least of each counts: a shared machine only ever adds.
 """
 
 import argparse

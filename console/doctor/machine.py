@@ -6,8 +6,6 @@ from importlib.metadata import PackageNotFoundError
 
 from console.doctor.examination import Examination
 from console.doctor.findings import Findings, failure, ok, warning
-from models.engines.ort_training import training_package
-from models.errors import EngineUnavailableError
 from models.installed import available_engines
 
 OLDEST_PYTHON = (3, 11)
@@ -61,15 +59,11 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def engine(_examination: Examination) -> Findings:
-    """Something to train with."""
+    """Something that trains."""
     if engines := available_engines():
         yield ok(", ".join(engines))
-        return
-    try:
-        training_package()
-    except EngineUnavailableError as error:
-        cause, _, fix = str(error).partition("; ")
-        yield failure(cause, fix)
+    else:
+        yield failure("onnxruntime is not installed", "pip install 'fedfleet[agent]'")
 
 
 def synchronised(examination: Examination) -> Findings:

@@ -1,4 +1,4 @@
-"""Real agents of which some are not what the plan asks for, and one is asleep: who takes part, what is said."""
+"""Real agents, some not what the plan asks for, and one asleep: who takes part, what is said."""
 
 import time
 from pathlib import Path

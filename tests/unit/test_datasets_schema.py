@@ -17,10 +17,11 @@ from models.datasets.describe import describe
 from models.datasets.schema import ArraySchema, DataSchema, mismatches
 from models.datasets.source import CsvSource, NpzSource
 from models.errors import DatasetError
+from protocol.plan import Training
 
 
 def manifest(model: str, loss: Any = "cross_entropy", **sizes: int) -> BundleManifest:
-    return build_bundle(build_model(model, sizes, seed=1), loss=loss, optimizer="sgd").manifest
+    return build_bundle(build_model(model, sizes, seed=1), Training(loss=loss, optimizer="sgd")).manifest
 
 
 def schema(x: tuple[int, ...], y: tuple[int, ...] = (), **others: Any) -> DataSchema:

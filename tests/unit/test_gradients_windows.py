@@ -138,6 +138,11 @@ def test_convolution_of_images(attributes: dict[str, Any], groups: int) -> None:
     assert_gradient_is_right(around("Conv", (4, 7, 8), shapes, group=groups, **attributes))
 
 
+@pytest.mark.parametrize("pads", [[1, 0, 2, 1], [0, 3, 0, 0]])
+def test_each_channel_by_itself(pads: list[int]) -> None:
+    assert_gradient_is_right(around("Conv", (3, 6, 7), [(3, 1, 3, 2)], group=3, dilations=[1, 2], pads=pads))
+
+
 def test_dilations_say_their_padding_themselves() -> None:
     refuse(around("Conv", (3, 8), [(4, 3, 2)], dilations=[2], auto_pad="SAME_UPPER"), "give pads")
 

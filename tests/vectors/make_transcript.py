@@ -73,7 +73,8 @@ def blob(content: bytes) -> list[Any]:
 def manifest() -> list[Any]:
     training = {
         "loss": "cross_entropy", "optimizer": "sgd", "local_epochs": 2, "batch_size": 16,
-        "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": None, "proximal": 0.0, "max_examples": 10_000, "examples": "random",
+        "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0, "gradient_clip": None, "proximal": 0.0,
+        "max_examples": 10_000, "examples": "random",
         "loss_ceiling": 10.0,
     }  # fmt: skip
     eligibility = {

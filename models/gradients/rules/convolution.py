@@ -20,7 +20,7 @@ WIDTH = 32
 def _conv(step: StepGraph, node: Node, upstream: Sequence[str], _: Saved) -> Sequence[str]:
     (dy,), (x, w) = upstream, node.inputs[:2]
     window = Window.of(step, node, _kernel(step, w))
-    dx = _transposed_convolution(step, node, window, dy) if step.wants(x) else ""
+    dx = _input_gradient(step, node, window, dy) if step.wants(x) else ""
     dw = _weight_gradient(step, node, window, x, dy) if step.wants(w) else ""
     return dx, dw, _bias_gradient(step, node, dy)
 
@@ -35,6 +35,21 @@ def _conv_transpose(step: StepGraph, node: Node, upstream: Sequence[str], _: Sav
     dx = step.node("Conv", dy, w, **attributes) if step.wants(x) else ""
     dw = _weight_gradient(step, node, window, dy, x) if step.wants(w) else ""
     return dx, dw, _bias_gradient(step, node, dy)
+
+
+def _input_gradient(step: StepGraph, node: Node, window: Window, dy: str) -> str:
+    """C' dy; for channels by themselves and strides of 1 it is the convolution with the kernel turned round.
+
+    That takes half to two thirds of the time there; elsewhere it would have to exchange the kernel's axes.
+    """
+    around = window.turned()
+    if not _is_depthwise(step, node) or set(window.strides) != {1} or min(around) < 0:
+        return _transposed_convolution(step, node, window, dy)
+    ones, w = [-1] * len(window.kernel), node.inputs[1]
+    axes, ends = range(2, 2 + len(ones)), [-(size + 1) for size in window.kernel]
+    turned = step.node("Slice", w, *(step.integers(*each) for each in (ones, ends, axes, ones)))
+    attributes = {"dilations": window.dilations, "pads": around, "group": _groups(node)}
+    return step.node("Conv", dy, turned, **attributes)
 
 
 def _transposed_convolution(step: StepGraph, node: Node, window: Window, dy: str) -> str:
@@ -62,7 +77,7 @@ def _weight_gradient(step: StepGraph, node: Node, window: Window, x: str, dy: st
     """dw[o, i, t] = sum over batch and windows of dy[o] x[i] at tap t."""
     w, groups = node.inputs[1], _groups(node)
     outputs, depth = int(step.shape(w)[0]), step.sizes(w)[0]
-    find = _weights_of_channels if depth == 1 and outputs == groups else _weights_of_groups
+    find = _weights_of_channels if _is_depthwise(step, node) else _weights_of_groups
     parts = find(step, window, x, dy, (groups, outputs, depth))
     return step.reshape(parts[0] if len(parts) == 1 else step.node("Concat", *parts, axis=-1), step.shape(w))
 
@@ -112,6 +127,11 @@ def _by_channel(step: StepGraph, value: str, window: Window) -> str:
 
 def _kernel(step: StepGraph, w: str) -> tuple[int, ...]:
     return step.sizes(w)[1:]
+
+
+def _is_depthwise(step: StepGraph, node: Node) -> bool:
+    """Whether each channel is made of one of its own."""
+    return step.shape(node.inputs[1])[:2] == (_groups(node), 1)
 
 
 def _groups(node: Node) -> int:

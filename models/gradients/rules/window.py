@@ -55,6 +55,11 @@ class Window(NamedTuple):
         """That of the operator which goes the other way."""
         return self._replace(sizes=self.counts, counts=self.sizes)
 
+    def turned(self) -> list[int]:
+        """The padding of the window that goes back over what this one gave, strides being 1."""
+        reach = [(size - 1) * far for size, far in zip(self.kernel, self.dilations, strict=True)]
+        return [far - pad for pad, far in zip(self.pads, reach * 2, strict=True)]
+
     @property
     def pads(self) -> list[int]:
         """As ONNX writes them: all starts, then all ends."""
