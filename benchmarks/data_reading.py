@@ -1,4 +1,4 @@
-"""What it takes to read a device's data for one round: seconds, and memory beside the size of the file.
+"""What reading a device's data for one round takes: processor time, and memory beside the size of the file.
 
 Each row is a process of its own, so that its peak memory is its own. Floor: the standard library's readers
 alone, over the same rows, as often as a round reads them: twice.
@@ -39,8 +39,8 @@ class Row:
     Attributes:
         what: kind of data, and what is made of them.
         megabytes: of the file.
-        seconds: for one round's examples.
-        floor_seconds: for two readings by the standard library.
+        seconds: of a processor, for one round's examples.
+        floor_seconds: likewise, for two readings by the standard library.
         ratio: of both.
         peak_mb: by which the process grew at most.
         kept_mb: of that, the round's examples.
@@ -119,20 +119,20 @@ def alone(work: Callable[..., T], *arguments: object) -> T:
 
 
 def read(source: DataSource, bound: Bound) -> tuple[float, float, float]:
-    """Seconds, growth of this process at its peak, and what is kept, in MB."""
-    before, began = peak_mb(), time.perf_counter()
+    """Seconds of a processor, growth of this process at its peak, and what is kept, in MB."""
+    before, began = peak_mb(), time.process_time()
     made = load(source, bound)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     kept = sum(array.nbytes for array in (made.x, made.y, made.x_test, made.y_test)) / 1e6
     return seconds, peak_mb() - before, kept
 
 
 def timed(floor: Callable[[Path], None], path: Path) -> float:
-    """Seconds of two readings."""
-    began = time.perf_counter()
+    """Seconds of a processor for two readings."""
+    began = time.process_time()
     floor(path)
     floor(path)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def read_csv(path: Path) -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.datasets.dataset import Bound
@@ -15,6 +15,8 @@ from models.datasets.rows import Row, count, pieces, trained_rows, windows_in
 from models.datasets.sampling import Newest, Reservoir, Sampler
 from models.datasets.source import CsvSource
 from models.errors import DatasetError
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 HOLDOUTS = st.floats(0.01, 0.99)
@@ -32,6 +34,7 @@ def kept(sampler: Sampler, count: int) -> dict[int, int]:
     return places
 
 
+@UNHURRIED
 @given(capacity=st.integers(1, 50), count=st.integers(0, 3000), seed=st.integers(0, 2**64))
 def test_a_reservoir_is_full_of_different_examples_and_repeats_itself(
     capacity: int, count: int, seed: int
@@ -43,6 +46,7 @@ def test_a_reservoir_is_full_of_different_examples_and_repeats_itself(
     assert places == kept(Reservoir(capacity, [seed]), count)
 
 
+@UNHURRIED
 @given(capacity=st.integers(1, 50), count=st.integers(0, 300))
 def test_the_newest_are_the_last(capacity: int, count: int) -> None:
     places = kept(Newest(capacity), count)
@@ -62,11 +66,13 @@ def test_a_reservoir_holds_every_example_equally_often() -> None:
     assert statistic < 81
 
 
+@UNHURRIED
 @given(rows=st.integers(2, 10_000), holdout=HOLDOUTS)
 def test_each_part_of_a_group_has_a_row(rows: int, holdout: float) -> None:
     assert 1 <= trained_rows(rows, holdout) < rows
 
 
+@UNHURRIED
 @given(lengths=LENGTHS, holdout=HOLDOUTS, window=WINDOWS, stride=STRIDES, data=st.data())
 def test_windows_are_of_one_group_and_one_part_and_never_span_a_gap(
     lengths: list[int], holdout: float, window: int, stride: int, data: st.DataObject
@@ -99,6 +105,7 @@ def test_windows_are_of_one_group_and_one_part_and_never_span_a_gap(
     assert gaps or made[False] == most
 
 
+@UNHURRIED
 @given(
     lengths=LENGTHS,
     limit=st.integers(1, 30),
