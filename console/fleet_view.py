@@ -1,5 +1,6 @@
 """What a fleet's status topics have said so far: all that any watcher knows, and nothing else."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -128,6 +129,11 @@ class FleetView:
     def device_states(self) -> Counter[str]:
         """How many devices are in each state."""
         return Counter(status.state for status in self.devices.values())
+
+    def why_asleep(self) -> Counter[str]:
+        """What keeps how many devices asleep, without what each has measured."""
+        whys = (status.why for status in self.devices.values() if status.state == "sleeping")
+        return Counter(what for why in whys for what in re.sub(r" \([^()]*\)", "", why).split(", "))
 
 
 def accuracy(result: RoundResult) -> float | None:

@@ -35,6 +35,9 @@ STATE_STYLES = {
 BAR_WIDTH = 24
 _ONE_LINE: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
 
+MOST_REASONS = 3
+"""For which devices sleep, on a line with the counts."""
+
 AROUND_THE_ROUNDS = 15
 """Lines of the screen that are not rounds: the newest rounds get the rest."""
 FEWEST_ROUNDS = 3
@@ -167,4 +170,6 @@ def _devices(view: FleetView) -> Text:
         return text.append("none has been heard of yet", style="dim")
     for state, count in sorted(view.device_states().items()):
         text.append(f"{count} {state}", style=STATE_STYLES[state]).append("   ")
+    if reasons := view.why_asleep().most_common(MOST_REASONS):
+        text.append("asleep: " + ", ".join(f"{count} {what}" for what, count in reasons), style="dim")
     return text

@@ -37,6 +37,18 @@ def test_every_kind_of_status_finds_its_place() -> None:
     assert view.device_states() == {"training": 1, "idle": 1}
 
 
+def test_what_keeps_devices_asleep_is_counted_without_what_each_has_measured() -> None:
+    view = FleetView()
+    for name, why in {
+        "d1": "on battery (41 %, needs 60 %), too hot (81 °C, needs at most 70 °C)",
+        "d2": "on battery (7 %, needs 60 %)",
+        "d3": "network metered",
+    }.items():
+        told(view, f"devices/{name}", DeviceStatus("sleeping", why, 1))
+    told(view, "devices/d4", DeviceStatus("idle", "too hot", 1))
+    assert view.why_asleep() == {"on battery": 2, "too hot": 1, "network metered": 1}
+
+
 def test_a_status_that_repeats_is_no_news() -> None:
     view = FleetView()
     assert told(view, "round", OPEN_ROUND) == News(OPEN_ROUND)

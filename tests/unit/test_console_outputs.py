@@ -180,3 +180,12 @@ def test_numbers_as_people_read_them() -> None:
     ]
     assert duration(65.9) == "01:05"
     assert line(News(COLLECTING)) is None
+
+
+def test_the_screen_says_why_devices_sleep() -> None:
+    view = full_view()
+    for number in range(3):
+        why = f"too hot ({80 + number} °C, needs at most 70 °C)"
+        view.devices[DeviceId(f"hot{number}")] = DeviceStatus("sleeping", why)
+    assert "3 sleeping" in rendered(view)
+    assert "asleep: 3 too hot" in rendered(view)

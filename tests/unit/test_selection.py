@@ -88,13 +88,7 @@ def test_the_reason_says_how_many_each_condition_keeps_out() -> None:
 
 def test_a_reason_fits_a_status_whatever_the_plan_asks() -> None:
     offers = [Candidate(DeviceId(f"d{i}"), Facts(temperature=90)) for i in range(9)]
-    rules = Eligibility(
-        idle=True,
-        charging=True,
-        unmetered=True,
-        max_temperature=70,
-        tags=tuple(f"{i:064}" for i in range(16)),
-    )  # fmt: skip
+    rules = Eligibility(idle=True, max_temperature=70, tags=tuple(f"{i:064}" for i in range(16)))
     choice = select(offers, Selection(eligibility=rules), CHANCE)
     assert isinstance(choice, NotEnough)
     assert len(choice.reason) == MAX_REASON
