@@ -14,10 +14,14 @@ import structlog
 
 from protocol.chunks import Assembly, BlobRef
 from protocol.errors import ProtocolError
+from runtime.files import keep_newest
 
 KEPT = 16
 """Contents kept, by last use: of two plans that take turns the manifest, up to four files of an engine,
 frozen and private weights, and the newest weights."""
+
+KEPT_BYTES = 2**30
+"""Of all of them together, twice what a training process may take of memory unless its owner says more."""
 
 _log = structlog.get_logger(__name__)
 
@@ -61,26 +65,23 @@ class ArtifactCache:
         self._folder = folder
 
     def open(self, ref: BlobRef) -> Artifact:
-        """A content with what is here of it, blocking; the contents used longest ago go beyond `KEPT`.
+        """A content with what is here of it, blocking; those used longest ago make room for it.
 
         Raises:
             ProtocolError: the reference contradicts itself.
         """
         artifact = Artifact(Assembly(ref), self._folder / ref.sha256.hex())
         try:
-            self._make_place(artifact.path)
+            self._make_place(artifact.path, KEPT_BYTES - ref.size)
             _fill(artifact)
         except OSError as error:
             _log.warning("artifact_not_read", cause=str(error))
         return artifact
 
-    def _make_place(self, path: Path) -> None:
+    def _make_place(self, path: Path, size: int) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        others = [file for file in self._folder.iterdir() if file != path]
-        others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in others[KEPT - 1 :]:
-            old.unlink(missing_ok=True)
+        keep_newest((file for file in self._folder.iterdir() if file != path), KEPT - 1, size)
 
 
 def _fill(artifact: Artifact) -> None:

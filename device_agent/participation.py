@@ -1,6 +1,7 @@
 """One round on one device: carries out what the device's half asks for."""
 
 import asyncio
+from collections.abc import Iterable
 
 import numpy as np
 import structlog
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 
 from broker.transport import Delivery, TransportError
 from device_agent.equipment import Equipment
+from models.bounds import MAX_MANIFEST_BYTES
 from models.bundle import Bundle, BundleManifest
-from models.errors import DIVERGED, EngineUnavailableError, TrainingFailedError
+from models.errors import DIVERGED, BundleError, EngineUnavailableError, TrainingFailedError
 from models.installed import choose_engine
 from privacy.encoding import LocalMetrics
 from privacy.mode import Mode
@@ -208,10 +210,14 @@ class Participation:
     async def _fetch(self, bundle: BlobRef, weights: BlobRef) -> DeviceEvent:
         """The bundle's manifest, the files of one engine, and the weights."""
         try:
+            _check_size([bundle], MAX_MANIFEST_BYTES)
             manifest = BundleManifest.decode(bytes(await self._pull(bundle)))
             self._model = manifest.model_id, manifest.private.size if manifest.private else 0
             self._engine = choose_engine(manifest.engines, self._with.engines)
             needed = manifest.needed(self._engine)
+            # What its training process could not even hold is not worth its disk and its network.
+            memory = self._with.settings.training.memory_limit_mb * 2**20
+            _check_size([weights, *(manifest.files[name] for name in needed)], memory)
             files = {name: bytes(await self._pull(manifest.files[name])) for name in needed}
             return Fetched(Bundle(manifest, files).encode(), await self._pull(weights))
         except EngineUnavailableError as error:
@@ -253,6 +259,7 @@ class Participation:
             # The cause may quote the data or its path; the coordinator is told the kind alone.
             self._log.warning("training_failed", kind=error.kind, cause=str(error))
             if error.kind == DIVERGED:
+                await asyncio.to_thread(self._with.private.forget, model)
                 return self._nothing_learned(initial, f"training failed: {error.kind}")
             return DeviceFailed(f"training failed: {error.kind}")
         finally:
@@ -287,3 +294,8 @@ class Participation:
     async def _send_chunks(self, indices: tuple[int, ...]) -> None:
         if self._uploader is not None:
             await self._uploader.granted(indices)
+
+
+def _check_size(refs: Iterable[BlobRef], limit: int) -> None:
+    if (size := sum(ref.size for ref in refs)) > limit:
+        raise BundleError(f"{size:,} bytes are to be fetched; at most {limit:,} are allowed")

@@ -3,15 +3,17 @@
 One file for each model, raw little-endian float32. Who loses them begins again with those of the bundle.
 """
 
-import contextlib
 from pathlib import Path
 
 import structlog
 
-from runtime.files import write_synced
+from runtime.files import keep_newest, write_private
 
 KEPT = 8
 """Models whose private parameters are kept, by last use."""
+
+KEPT_BYTES = 2**30
+"""Of all of them together."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,11 +51,14 @@ class PrivateWeights:
         """Keep them, blocking; those of the models used longest ago go. A disk that refuses is no failure."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_synced(self._folder / model.hex(), weights)
-            files = sorted(self._folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+            write_private(self._folder / model.hex(), weights)
+            keep_newest(self._folder.iterdir(), KEPT, KEPT_BYTES)
         except OSError as error:
             _log.warning("private_weights_not_kept", cause=str(error))
-            return
-        for old in files[KEPT:]:
-            with contextlib.suppress(OSError):
-                old.unlink()
+
+    def forget(self, model: bytes) -> None:
+        """Begin again with the bundle's, blocking: what has run away with these would do so for ever."""
+        try:
+            (self._folder / model.hex()).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("private_weights_not_forgotten", cause=str(error))

@@ -27,8 +27,11 @@ parameters, in table order."""
 FROZEN_FILE, PRIVATE_FILE = "frozen", "private"
 """Values of the frozen parameters, and the first ones of the private: raw little-endian float32."""
 
-FileName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,40}(\.onnx)?$")]
+FileName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,40}(\.onnx)?\Z")]
 """Never a path: engines write these into a folder of their own."""
+
+EngineFiles = Annotated[tuple[FileName, ...], Meta(max_length=8)]
+"""As many graphs as `MAX_BUNDLE_BYTES` has room for; an engine of ours reads up to four."""
 
 Word = Annotated[str, Meta(max_length=256)]
 Files = dict[FileName, bytes]
@@ -102,7 +105,7 @@ class BundleManifest(Struct, frozen=True, forbid_unknown_fields=True):
     parameters: ParameterTable
     private: ParameterTable | None
     frozen: ParameterTable | None
-    engines: Annotated[dict[Word, tuple[FileName, ...]], Meta(min_length=1, max_length=16)]
+    engines: Annotated[dict[Word, EngineFiles], Meta(min_length=1, max_length=16)]
     files: Annotated[dict[FileName, BlobRef], Meta(max_length=32)]
     versions: Annotated[dict[Word, Word], Meta(max_length=16)]
 

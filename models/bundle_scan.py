@@ -39,6 +39,9 @@ _DTYPES = {"float32": ElementType.FLOAT, "int64": ElementType.INT64}
 _OPTIMIZERS = {"sgd": "SGDOptimizerV2", "adamw": "AdamWOptimizer"}
 _GRADIENT_ONLY = frozenset({"MaxPoolGrad"})
 
+_UNCHECKED = frozenset({"MaxUnpool", "SoftmaxCrossEntropyLoss"})
+"""Standard, but their native code reads or writes wherever their indices say; no step needs them."""
+
 MAX_NOISE = 2**20
 """Random numbers for one example that a step may ask for, in one input."""
 
@@ -59,7 +62,7 @@ def check_bundle(bundle: Bundle, engine: str) -> None:
     Raises:
         BundleError: names file, node and cause.
     """
-    bundle.require(bundle.manifest.needed(engine))
+    bundle.require({*bundle.manifest.needed(engine), *_FILES[engine]})
     _check_manifest(bundle.manifest)
     _CHECKS[engine](bundle)
 
@@ -93,6 +96,9 @@ def _check_ort_graph(bundle: Bundle) -> None:
     bundle.first_private()
 
 
+_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {ORT_TRAINING: ORT_TRAINING_FILES, ORT_GRAPH: ORT_GRAPH_FILES}
+)
 _CHECKS: Mapping[str, Callable[[Bundle], None]] = MappingProxyType(
     {ORT_TRAINING: _check_ort_training, ORT_GRAPH: _check_ort_graph}
 )
@@ -155,7 +161,7 @@ class _Interface:
         batch = [_batch(manifest.input), _batch(manifest.label), _example_weights(manifest, EXAMPLE_WEIGHTS)]
         self._takes([*batch, *_values(everything(manifest))])
         self._gives([_LOSS, _batch(manifest.output)])
-        self._uses_only_standard_operators()
+        self._uses_only_checked_operators()
 
     def is_train_step(self) -> None:
         """Everything it takes has a meaning, and its outputs are the loss and what becomes of its inputs."""
@@ -179,7 +185,7 @@ class _Interface:
         for value in self._graph.outputs[1:]:
             if value._replace(name=value.name.removeprefix(NEW)) != expected[value.name.removeprefix(NEW)]:
                 raise self._error(f"gives {_in_words(value)}, of another shape than it takes")
-        self._uses_only_standard_operators()
+        self._uses_only_checked_operators()
 
     def _is_noise(self, value: Value) -> None:
         if (
@@ -216,6 +222,11 @@ class _Interface:
         for node in self._graph.nodes:
             if node.domain != STANDARD or node.operator in _GRADIENT_ONLY:
                 raise self._error(f"holds {node.operator}, which belongs into a training graph")
+
+    def _uses_only_checked_operators(self) -> None:
+        self._uses_only_standard_operators()
+        if used := next((node.operator for node in self._graph.nodes if node.operator in _UNCHECKED), None):
+            raise self._error(f"holds {used}, whose indices nobody checks; no step needs it")
 
     def _judges_its_output(self) -> None:
         """This loss looks a label up among the classes without asking whether there are so many."""

@@ -40,6 +40,15 @@ MAX_NAME_BYTES = 1_024
 MAX_ATTRIBUTE = 2**31 - 1
 """Of a number in an attribute, either sign: sizes of kernels, pads and axes lie far below."""
 
+_AT_LEAST = {
+    **dict.fromkeys(("kernel_shape", "strides", "dilations", "group", "num_groups", "hidden_size"), 1),
+    **dict.fromkeys(("pads", "output_padding", "batch_dims"), 0),
+}
+"""Of attributes that native code divides by, or reads and writes by, without a look at them."""
+
+_READ_BEYOND = frozenset({b"reflect", b"edge", b"wrap"})
+"""Ways of `Pad` that read before or behind a tensor when its pads, numbers that are computed, say so."""
+
 MAX_METADATA = 1_000
 """Entries that exporters attach to a graph and nobody reads."""
 
@@ -222,7 +231,7 @@ class _Graph:
             if name in names:
                 raise self._reader.error(f"{what}: attribute {name!r} is there twice")
             names.add(name)
-            _check_attribute(self._reader, attribute, f"{what}, attribute {name!r}")
+            _check_attribute(self._reader, attribute, name, f"{what}, attribute {name!r}")
             for part in attribute.parts("t"):
                 if operator not in {"Constant", "ConstantOfShape"}:
                     raise self._reader.error(f"{what}: only constants hold a tensor")
@@ -279,9 +288,18 @@ def _text(reader: Reader, message: Message, field: str, what: str) -> str:
     return reader.text(parts[0], f"{what}: {field}", MAX_NAME_BYTES) if parts else ""
 
 
-def _check_attribute(reader: Reader, attribute: Message, what: str) -> None:
-    integers = (attribute.number("i"), *reader.integers(attribute, "ints", MAX_NUMBERS))
+def _check_attribute(reader: Reader, attribute: Message, name: str, what: str) -> None:
+    integers = reader.integers(attribute, "ints", MAX_NUMBERS)
+    if attribute.has("i"):
+        integers = (*integers, attribute.number("i"))
     if any(abs(value) > MAX_ATTRIBUTE for value in integers):
         raise reader.error(f"{what} holds a number beyond {MAX_ATTRIBUTE:,}")
+    least = _AT_LEAST.get(name, -MAX_ATTRIBUTE)
+    if any(value < least for value in integers):
+        raise reader.error(f"{what} holds a number below {least}")
+    if name == "output_shape":
+        raise reader.error(f"{what} is not allowed: it is not held to the input's shape")
+    if name == "mode" and b"".join(attribute.parts("s")) in _READ_BEYOND:
+        raise reader.error(f"{what} is not allowed: only constant padding stays within its input")
     for part in (*attribute.parts("s"), *attribute.parts("strings")):
         reader.text(part, what, MAX_NAME_BYTES)

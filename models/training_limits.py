@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from models.bounds import MAX_BUNDLE_BYTES
+from models.bounds import MAX_GRAPH_BYTES
 
 OPEN_FILES = 64
 """The interpreter and ONNX Runtime have about ten open."""
@@ -46,7 +46,7 @@ def limit_this_process(memory_limit_mb: int) -> None:
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     # The graphs in their temporary folder. Python ignores SIGXFSZ, so a log file that is longer already loses
     # lines and ends nobody.
-    _lower(resource.RLIMIT_FSIZE, MAX_BUNDLE_BYTES)
+    _lower(resource.RLIMIT_FSIZE, MAX_GRAPH_BYTES)
     with contextlib.suppress(OSError):  # not on this system, or forbidden: the limits above hold all the same
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
 

@@ -65,7 +65,7 @@ class TrainingWorker:
         self._limits = limits
         self._turn = asyncio.Lock()
         self._process: Process | None = None
-        self._sent: bytes | None = None  # id of the bundle that the living process holds
+        self._sent: tuple[bytes, str] | None = None  # bundle and engine of the living process
         self._retiring: asyncio.Task[None] | None = None
 
     @property
@@ -194,11 +194,11 @@ class TrainingWorker:
             await self._kill()  # the next call shall not begin with what this one has left
         if not isinstance(call, Describe):
             # A failed call may have failed before it loaded the bundle.
-            self._sent = None if isinstance(answer, WorkerFailure) else call.bundle_id
+            self._sent = None if isinstance(answer, WorkerFailure) else (call.bundle_id, call.engine)
         return answer
 
     def _without_known_bundle(self, call: Call) -> Call:
-        if isinstance(call, Describe) or self._sent != call.bundle_id:
+        if isinstance(call, Describe) or self._sent != (call.bundle_id, call.engine):
             return call
         return msgspec.structs.replace(call, bundle=None)
 

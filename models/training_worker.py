@@ -107,7 +107,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._engine: tuple[bytes, Bundle, TrainingEngine] | None = None
+        self._engine: tuple[tuple[bytes, str], Bundle, TrainingEngine] | None = None
         self._npz: tuple[tuple[DataSource, int, int, bool], Dataset] | None = None
 
     def answer(self, frame: bytes) -> Answer:
@@ -159,13 +159,14 @@ class Worker:
                 )
 
     def _load_engine(self, job: Job) -> tuple[Bundle, TrainingEngine]:
-        if self._engine is None or self._engine[0] != job.bundle_id:
+        key = job.bundle_id, job.engine
+        if self._engine is None or self._engine[0] != key:
             if job.bundle is None:
                 raise BundleError("this worker was not sent the bundle")
             if hashlib.sha256(job.bundle).digest() != job.bundle_id:
                 raise BundleError("the bundle's bytes do not have its hash")
             bundle = Bundle.decode(job.bundle)
-            self._engine = (job.bundle_id, bundle, load_engine(bundle, job.engine))
+            self._engine = (key, bundle, load_engine(bundle, job.engine))
         return self._engine[1:]
 
     def _load_data(self, call: Train | Evaluate) -> Dataset:

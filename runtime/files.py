@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,6 +84,25 @@ def _write_out(file: BinaryIO, data: bytes) -> None:
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
+
+
+def keep_newest(files: Iterable[Path], count: int, size: int) -> None:
+    """Delete all but the files that were changed last.
+
+    Args:
+        files: that compete.
+        count: the most that stay.
+        size: the most bytes that they may have together.
+
+    Raises:
+        OSError: one cannot be looked at or deleted.
+    """
+    stats = [(file.stat(), file) for file in files]
+    stats.sort(key=lambda each: each[0].st_mtime_ns, reverse=True)
+    for place, (status, file) in enumerate(stats):
+        size -= status.st_size
+        if place >= count or size < 0:
+            file.unlink(missing_ok=True)
 
 
 def in_words(error: OSError) -> str:

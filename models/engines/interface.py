@@ -163,6 +163,18 @@ def batches(
             yield shuffled[start : start + settings.batch_size]
 
 
+def check_output(manifest: BundleManifest, output: NDArray[np.float32], examples: int) -> None:
+    """Refuse an output of another shape than declared: declarations bind nobody.
+
+    Raises:
+        BundleError: a loss over fewer classes has read memory that is not its own; more would count twice.
+    """
+    if output.shape != (examples, *manifest.output.shape):
+        raise BundleError(
+            f"the output has the shape {output.shape}, declared is (batch, *{manifest.output.shape})"
+        )
+
+
 def count_correct(manifest: BundleManifest, output: NDArray[np.float32], y: Examples) -> int:
     """Examples predicted right.
 

@@ -22,6 +22,7 @@ from models.engines.interface import (
     FitResult,
     batches,
     check_examples,
+    check_output,
     check_settings,
     check_trained,
     check_weights,
@@ -126,7 +127,8 @@ class OrtGraphEngine:
             }
             with native("an evaluation failed"):
                 loss, output = self._judge.run([LOSS, manifest.output.name], feeds)
-            loss_sum += float(loss)
+            loss_sum += _number(loss)
+            check_output(manifest, output, len(x[part]))
             correct += count_correct(manifest, output, y[part])
         return Evaluation(len(x), loss_sum, correct)
 
@@ -200,7 +202,7 @@ class _Training:
             if values.shape != self.tensors[own].shape:
                 raise BundleError(f"a step gave {own!r} the shape {values.shape}")
             self.tensors[own] = values
-        return float(loss)
+        return _number(loss)
 
     def _weights_of(self, count: int) -> Tensors:
         if count not in self._weights:
@@ -225,6 +227,12 @@ class _Training:
 
 def _example_weights(manifest: BundleManifest, count: int, value: float) -> NDArray[np.float32]:
     return np.full((count, *(1,) * len(manifest.output.shape)), value, dtype=np.float32)
+
+
+def _number(loss: NDArray[np.float32]) -> float:
+    if loss.shape != ():
+        raise BundleError(f"the loss has the shape {loss.shape}, not that of a number")
+    return float(loss)
 
 
 def _flat(table: ParameterTable | None, tensors: Tensors) -> Vector:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from device_agent import artifacts
 from device_agent.artifacts import KEPT, ArtifactCache
 from device_agent.errors import DamagedStateError
 from device_agent.memory import FILE, AgentMemory
@@ -172,3 +173,14 @@ def test_what_was_used_longest_ago_goes(tmp_path: Path) -> None:
     assert cache.open(refs[0]).assembly.complete  # a use
     cache.open(refs[-1])
     assert {file.name for file in tmp_path.iterdir()} == {ref.sha256.hex() for ref in (refs[0], *refs[2:])}
+
+
+def test_what_does_not_fit_beside_a_new_content_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "KEPT_BYTES", 250)
+    cache = ArtifactCache(tmp_path)
+    refs = [describe(bytes([number]) * 100, MIN_CHUNK_SIZE) for number in range(3)]
+    for age, ref in enumerate(refs):
+        cache.open(ref).keep(0, bytes([age]) * 100)
+        os.utime(tmp_path / ref.sha256.hex(), (age, age))
+
+    assert {file.name for file in tmp_path.iterdir()} == {ref.sha256.hex() for ref in refs[1:]}

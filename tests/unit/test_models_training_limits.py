@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from models.bounds import MAX_BUNDLE_BYTES
+from models.bounds import MAX_GRAPH_BYTES
 from models.training_limits import OPEN_FILES
 
 SHOW = """
@@ -29,7 +29,7 @@ limit_this_process(300)
 for name in ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_FSIZE"): show(name)
 """)
 
-    expected = [300 * 2**20, 0, OPEN_FILES, MAX_BUNDLE_BYTES]
+    expected = [300 * 2**20, 0, OPEN_FILES, MAX_GRAPH_BYTES]
     assert lines == [f"{limit} {limit}" for limit in expected]
 
 

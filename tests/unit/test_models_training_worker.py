@@ -64,6 +64,17 @@ def test_a_bundle_is_sent_once(tmp_path: Path) -> None:
     assert [type(answer) for answer in answers] == [EvaluateResult, EvaluateResult]
 
 
+def test_a_bundle_that_is_loaded_is_not_taken_for_another_engines(tmp_path: Path) -> None:
+    first = call(tmp_path)
+    other = msgspec.structs.replace(first, engine="strange")
+
+    answers = answers_to(encode_frame(first), encode_frame(other))
+
+    assert isinstance(answers[0], EvaluateResult)
+    assert isinstance(answers[1], WorkerFailure)
+    assert answers[1].kind == "engine"
+
+
 def test_training_answers_with_weights(tmp_path: Path) -> None:
     fields = msgspec.structs.asdict(call(tmp_path))
     del fields["whole"]
