@@ -7,10 +7,15 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from hostile_artifacts.making import (
+    ENGINES,
     FEATURES,
     GOOD,
+    JUDGING,
+    LEARNING,
+    SGD,
     WEIGHTS,
     Hostile,
+    aim,
     constant,
     edited,
     into_the_loss,
@@ -18,18 +23,15 @@ from hostile_artifacts.making import (
     with_file,
 )
 from models.artifact import build_bundle, initial_weights
-from models.bundle_scan import (
-    CHECKPOINT_FILE,
-    EVALUATION_FILE,
-    OPTIMIZER_FILE,
-    TRAINING_FILE,
-)
+from models.bundle_scan import CHECKPOINT_FILE, OPTIMIZER_FILE, TRAIN_STEP_FILE, TRAINING_FILE
 from models.catalog import build_model
 from models.errors import OUT_OF_MEMORY, OUT_OF_TIME
 
+ANY_END = "crashed|bundle|failed|weights|diverged|" + OUT_OF_MEMORY
 
-def contained() -> Iterator[Hostile]:
-    """All that no reading can find out."""
+
+def bombs() -> Iterator[Hostile]:
+    """What either engine may be sent."""
     yield from memory_bombs()
     yield from time_bombs()
     yield from crashes()
@@ -72,7 +74,7 @@ def memory_bombs() -> Iterator[Hostile]:
         ),
     }
     for name, (nodes, constants) in bombs.items():
-        for file in (EVALUATION_FILE, TRAINING_FILE):
+        for file in (*JUDGING, *LEARNING):
             change = into_the_loss(*nodes, constants=constants)
             yield Hostile(f"memory bomb by {name} in {file}", edited(file, change), OUT_OF_MEMORY)
 
@@ -86,13 +88,51 @@ def time_bombs() -> Iterator[Hostile]:
     chain = [node("MatMul", [f"m{index}"] * 2, f"m{index + 1}") for index in range(1_000)]
     end = node("Identity", ["m1000"])
     change = into_the_loss(start, *mixed, *chain, end, constants=(constant("side", 2000, 2000),))
-    yield Hostile("a thousand products of large matrices", edited(EVALUATION_FILE, change), OUT_OF_TIME)
+    for file in JUDGING:
+        yield Hostile(f"a thousand products of large matrices in {file}", edited(file, change), OUT_OF_TIME)
 
 
 def crashes() -> Iterator[Hostile]:
     """Operators with arguments for which native code was not written."""
-    any_end = "crashed|bundle|failed|weights|diverged|" + OUT_OF_MEMORY
+    for file in JUDGING:
+        yield from odd_arguments(file)
+        yield Hostile(f"a loss that is no number in {file}", edited(file, _no_number), ANY_END)
+    for file in (*JUDGING, *LEARNING):
+        # A step gives no output, so it may judge what it likes.
+        end = f"trained|{ANY_END}" if file == TRAIN_STEP_FILE else ANY_END
+        yield Hostile(f"fewer classes than declared in {file}", edited(file, _one_class), end)
+    yield from lying_offsets()
+    yield from crossed_gradients()
+    random = np.random.default_rng(1)
+    for file in (CHECKPOINT_FILE, OPTIMIZER_FILE, *LEARNING):
+        for number in range(8):
+            flipped = bytearray(GOOD.files[file])
+            flipped[random.integers(8, len(flipped))] ^= 1 << random.integers(8)
+            name = f"flipped bit {number} in {file}"
+            yield Hostile(name, with_file(file, bytes(flipped)), f"trained|{ANY_END}")
+
+
+def lying_offsets() -> Iterator[Hostile]:
+    """Checkpoints."""
+    checkpoint = GOOD.files[CHECKPOINT_FILE]
+    for offset in (0, 12, 16, 40, 60):
+        spoilt = checkpoint[:offset] + b"\xff\xff\xff\x7f" + checkpoint[offset + 4 :]
+        yield Hostile(f"checkpoint whose offset {offset} lies", with_file(CHECKPOINT_FILE, spoilt), ANY_END)
+
+
+def crossed_gradients() -> Iterator[Hostile]:
+    """What reads or writes beyond a buffer."""
+    yield Hostile("gradients into each other's place", edited(TRAINING_FILE, _crossed), f"trained|{ANY_END}")
+    # So large that the read or write beyond the buffer leaves what the process owns.
+    large = build_model("mlp", {"features": FEATURES, "classes": 2, "hidden": 1500}, seed=1)
+    crossed = edited(TRAINING_FILE, _crossed, build_bundle(large, SGD))
+    yield Hostile("large gradients into each other's place", crossed, ANY_END, initial_weights(large))
+
+
+def odd_arguments(file: str) -> Iterator[Hostile]:
+    """Operators with arguments for which native code was not written."""
     index = constant("far", 2**40)
+    divided = node("Div", ["labels", "none"], "whole"), node("Cast", ["whole"], to=1)
     for name, nodes, constants in (
         ("gather far outside", (node("Gather", ["input", "far"], axis=1),), (index,)),
         (
@@ -101,8 +141,7 @@ def crashes() -> Iterator[Hostile]:
             (constant("where", 2**40),),
         ),
         ("reshape to another size", (node("Reshape", ["input", "odd"]),), (constant("odd", 7, 11, 13),)),
-        ("pool with a kernel of 0", (node("MaxPool", ["cube"], kernel_shape=[0]),), ()),
-        ("pool with strides of 0", (node("MaxPool", ["cube"], kernel_shape=[1], strides=[0]),), ()),
+        ("division by zero", (node("Sub", ["labels", "labels"], "none"), *divided), ()),
         ("pool with huge pads", (node("MaxPool", ["cube"], kernel_shape=[1], pads=[2**30, 2**30]),), ()),
         ("most of nothing", (node("TopK", ["input", "far"]),), (index,)),
         ("axis that is not there", (node("Softmax", ["input"], axis=2**30),), ()),
@@ -114,35 +153,14 @@ def crashes() -> Iterator[Hostile]:
     ):
         cube = node("Unsqueeze", ["input", "front"], "cube")
         change = into_the_loss(cube, *nodes, constants=(constant("front", 1), *constants))
-        yield Hostile(f"crash by {name}", edited(EVALUATION_FILE, change), any_end)
+        yield Hostile(f"crash by {name} in {file}", edited(file, change), ANY_END)
 
-    for file in (EVALUATION_FILE, TRAINING_FILE):
-        yield Hostile(f"fewer classes than declared in {file}", edited(file, _one_class), any_end)
 
-    def vector_loss(model: Any) -> None:
-        for each in model.graph.node:
-            if each.op_type == "SoftmaxCrossEntropyLoss":
-                del each.attribute[:]
-                each.attribute.append(helper.make_attribute("reduction", "none"))
-
-    yield Hostile("a loss that is no number", edited(EVALUATION_FILE, vector_loss), any_end)
-    checkpoint = bytearray(GOOD.files[CHECKPOINT_FILE])
-    for offset in (0, 12, 16, 40, 60):
-        spoilt = bytes(checkpoint[:offset]) + b"\xff\xff\xff\x7f" + bytes(checkpoint[offset + 4 :])
-        yield Hostile(f"checkpoint whose offset {offset} lies", with_file(CHECKPOINT_FILE, spoilt), any_end)
-    yield Hostile("gradients into each other's place", edited(TRAINING_FILE, _crossed), f"trained|{any_end}")
-    # So large that the read or write beyond the buffer leaves what the process owns.
-    large = build_model("mlp", {"features": FEATURES, "classes": 2, "hidden": 1500}, seed=1)
-    bundle = build_bundle(large, loss="cross_entropy", optimizer="sgd")
-    crossed = edited(TRAINING_FILE, _crossed, bundle)
-    yield Hostile("large gradients into each other's place", crossed, any_end, initial_weights(large))
-    random = np.random.default_rng(1)
-    for file in (CHECKPOINT_FILE, TRAINING_FILE, OPTIMIZER_FILE):
-        for number in range(8):
-            flipped = bytearray(GOOD.files[file])
-            flipped[random.integers(8, len(flipped))] ^= 1 << random.integers(8)
-            name = f"flipped bit {number} in {file}"
-            yield Hostile(name, with_file(file, bytes(flipped)), f"trained|{any_end}")
+def _no_number(model: Any) -> None:
+    """The loss of each example, not of the batch."""
+    model.graph.node[-1].output[0] = "one loss"
+    model.graph.node.append(helper.make_node("Expand", ["one loss", "three"], [model.graph.output[0].name]))
+    model.graph.initializer.append(constant("three", 3))
 
 
 def _one_class(model: Any) -> None:
@@ -168,15 +186,16 @@ def _crossed(model: Any) -> None:
 
 def poisoned_weights() -> Iterator[Hostile]:
     """A good bundle, and weights that are not of it."""
-    good = GOOD.encode()
-    for name, weights in (
-        ("NaN", np.full_like(WEIGHTS, np.nan)),
-        ("infinite", np.full_like(WEIGHTS, np.inf)),
-        ("too few", WEIGHTS[1:]),
-        ("too many", np.append(WEIGHTS, WEIGHTS)),
-        ("none", WEIGHTS[:0]),
-        ("of another type", np.frombuffer(WEIGHTS.tobytes()[:-2], dtype="<u2")),
-    ):
-        yield Hostile(f"weights: {name}", good, "weights", weights.astype(weights.dtype))
-    extreme = np.full_like(WEIGHTS, np.finfo(np.float32).max)
-    yield Hostile("weights: the largest numbers", good, "diverged", extreme)
+    for engine in ENGINES:
+        good = aim(GOOD, engine)
+        for name, weights in (
+            ("NaN", np.full_like(WEIGHTS, np.nan)),
+            ("infinite", np.full_like(WEIGHTS, np.inf)),
+            ("too few", WEIGHTS[1:]),
+            ("too many", np.append(WEIGHTS, WEIGHTS)),
+            ("none", WEIGHTS[:0]),
+            ("of another type", np.frombuffer(WEIGHTS.tobytes()[:-2], dtype="<u2")),
+        ):
+            yield Hostile(f"weights: {name}, for {engine}", good, "weights", weights.astype(weights.dtype))
+        extreme = np.full_like(WEIGHTS, np.finfo(np.float32).max)
+        yield Hostile(f"weights: the largest numbers, for {engine}", good, "diverged", extreme)

@@ -9,7 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hostile_artifacts.making import (
     ADAM,
+    ENGINES,
     GOOD,
+    JUDGING,
     Hostile,
     added,
     constant,
@@ -19,10 +21,14 @@ from hostile_artifacts.making import (
     with_manifest,
 )
 from models.bundle_scan import (
+    EVALUATE_STEP_FILE,
     EVALUATION_FILE,
     OPTIMIZER_FILE,
+    TRAIN_STEP_FILE,
     TRAINING_FILE,
 )
+from models.installed import ORT_TRAINING
+from models.layout import ParameterTable
 
 
 def lies() -> Iterator[Hostile]:
@@ -45,45 +51,42 @@ def lies_of_graphs() -> Iterator[Hostile]:
         "one input more": _one_more,
         "one output fewer": _one_fewer,
     }.items():
-        for file in (EVALUATION_FILE, TRAINING_FILE):
+        for file in (EVALUATION_FILE, TRAINING_FILE, EVALUATE_STEP_FILE):
             yield Hostile(f"{name} in {file}", edited(file, change), "its manifest")
 
-    def doubled(model: Any) -> None:
-        model.graph.initializer.append(model.graph.initializer[0])
-
-    yield Hostile("the same initializer twice", edited(TRAINING_FILE, doubled), "already is")
-
-    def shadow(model: Any) -> None:
-        values = np.zeros((6, 8), dtype=np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, model.graph.input[2].name))
-
-    yield Hostile("initializer in place of a parameter", edited(TRAINING_FILE, shadow), "already is")
+    for file in (TRAINING_FILE, TRAIN_STEP_FILE, EVALUATE_STEP_FILE):
+        yield Hostile(f"the same initializer twice in {file}", edited(file, _doubled), "already is")
+        yield Hostile(f"initializer in place of a parameter in {file}", edited(file, _shadow), "already is")
 
 
 def lies_of_manifests() -> Iterator[Hostile]:
     """Parameters, labels, optimizer, files in each other's place."""
-    table = GOOD.manifest.parameters
-    rows = [(row.name, row.shape) for row in table.parameters]
-    flat = [(name, (int(np.prod(shape)),)) for name, shape in rows]
-    for name, shapes in {
-        "of other shapes": flat,
+    manifest = GOOD.manifest
+    rows = [(row.name, row.shape) for row in manifest.parameters.parameters]
+    tables = {
+        "of other shapes": [(name, (int(np.prod(shape)),)) for name, shape in rows],
         "of fewer parameters": rows[:-1],
         "of more parameters": [*rows, ("extra", (9,))],
         "of other names": [(f"{name}x", shape) for name, shape in rows],
         "of 2^26 parameters": [("all", (2**26,))],
-    }.items():
-        yield Hostile(f"table {name}", with_manifest(parameters=type(table).of(shapes)), "its manifest")
-    manifest = GOOD.manifest
-    yield Hostile("label of floats", with_manifest(label=replace(manifest.label, dtype="float32")), "label")
-    yield Hostile("label with a shape", with_manifest(label=replace(manifest.label, shape=(3,))), "label")
-    yield Hostile("another loss", with_manifest(loss="mse"), "label")
-    classes = replace(manifest.output, shape=(1_000,))
-    yield Hostile(
-        "1,000 classes, so that labels reach foreign memory", with_manifest(output=classes), "its man"
-    )
+    }
+    for engine in ENGINES:
+        for name, shapes in tables.items():
+            other = with_manifest(engine, parameters=ParameterTable.of(shapes))
+            yield Hostile(f"table {name} for {engine}", other, "its manifest|does not take")
+        for name, fields, refusal in (
+            ("label of floats", {"label": replace(manifest.label, dtype="float32")}, "label"),
+            ("label with a shape", {"label": replace(manifest.label, shape=(3,))}, "label"),
+            ("another loss", {"loss": "mse"}, "label"),
+            ("input of integers", {"input": replace(manifest.input, dtype="int64")}, "the manifest's input"),
+            # Labels of so many would reach foreign memory.
+            ("1,000 classes", {"output": replace(manifest.output, shape=(1_000,))}, "its man"),
+        ):
+            yield Hostile(f"{name} for {engine}", with_manifest(engine, **fields), refusal)
     for file in (EVALUATION_FILE, TRAINING_FILE):
         yield Hostile(f"loss of something else in {file}", edited(file, _foreign_logits), "the loss judges")
-    yield Hostile("another optimizer named", with_manifest(optimizer="adamw"), "is not the optimizer adamw")
+    named = with_manifest(ORT_TRAINING, step=ADAM.manifest.step)
+    yield Hostile("another optimizer named", named, "is not the optimizer adamw")
     yield Hostile(
         "another optimizer's graph",
         with_file(OPTIMIZER_FILE, ADAM.files[OPTIMIZER_FILE]),
@@ -101,14 +104,26 @@ def lies_of_manifests() -> Iterator[Hostile]:
 
 def versions() -> Iterator[Hostile]:
     """Of the format and of the operators."""
-    for name, change, refusal in (
-        ("IR 99", _version, "IR version 99"),
-        ("another opset", _opset, "opset 21"),
-        ("two opsets", _twice, "twice"),
-        ("opset of a stranger", _foreign, "com.example"),
-        ("no opset", _unopset, "opset None"),
-    ):
-        yield Hostile(name, edited(EVALUATION_FILE, change), refusal)
+    for file in JUDGING:
+        for name, change, refusal in (
+            ("IR 99", _version, "IR version 99"),
+            ("another opset", _opset, "opset 16"),
+            ("two opsets", _twice, "twice"),
+            ("opset of a stranger", _foreign, "com.example"),
+            ("no opset", _unopset, "opset None"),
+        ):
+            yield Hostile(f"{name} in {file}", edited(file, change), refusal)
+
+
+def _doubled(model: Any) -> None:
+    twice = numpy_helper.from_array(np.zeros(1, dtype=np.float32), "twice")
+    model.graph.initializer.extend([twice, twice])
+
+
+def _shadow(model: Any) -> None:
+    parameter = GOOD.manifest.parameters.parameters[0]
+    values = np.zeros(parameter.shape, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(values, parameter.name))
 
 
 def _retyped(model: Any) -> None:
@@ -153,7 +168,7 @@ def _version(model: Any) -> None:
 
 
 def _opset(model: Any) -> None:
-    model.opset_import[0].version = 21
+    model.opset_import[0].version = 16
 
 
 def _twice(model: Any) -> None:

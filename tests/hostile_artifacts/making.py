@@ -1,8 +1,9 @@
 """How hostile artifacts are made from a good one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -10,17 +11,50 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from models.artifact import build_bundle, initial_weights
-from models.bundle import Bundle
+from models.bundle import FORWARD_FILE, Bundle
+from models.bundle_scan import (
+    EVALUATE_STEP_FILE,
+    EVALUATION_FILE,
+    ORT_TRAINING_FILES,
+    TRAIN_STEP_FILE,
+    TRAINING_FILE,
+)
 from models.catalog import build_model
+from models.installed import ORT_GRAPH, ORT_TRAINING
 from models.layout import Vector
+from protocol.chunks import BlobRef, describe
+from protocol.plan import Training
 
 FEATURES = 6
+SGD, ADAMW = Training(), Training(optimizer="adamw")
 MODEL = build_model("mlp", {"features": FEATURES, "classes": 2, "hidden": 8}, seed=1)
-GOOD = build_bundle(MODEL, loss="cross_entropy", optimizer="sgd")
+GOOD = build_bundle(MODEL, SGD)
 WEIGHTS = initial_weights(MODEL)
-ADAM = build_bundle(MODEL, loss="cross_entropy", optimizer="adamw")
+ADAM = build_bundle(MODEL, ADAMW)
+
+ENGINES = (ORT_GRAPH, ORT_TRAINING)
+JUDGING = (EVALUATION_FILE, EVALUATE_STEP_FILE)
+"""The graph of each engine that evaluates."""
+
+LEARNING = (TRAINING_FILE, TRAIN_STEP_FILE)
+"""The graph of each engine that trains."""
+
+EXPORT = "export"
+"""Aimed at who exports a model: no engine reads the forward graph."""
 
 Change = Callable[[Any], None]
+
+
+class Aimed(NamedTuple):
+    """An artifact, and who is to load it.
+
+    Attributes:
+        engine: its name, or `EXPORT`.
+        bundle: encoded, as a worker gets it.
+    """
+
+    engine: str
+    bundle: bytes
 
 
 @dataclass(frozen=True)
@@ -29,33 +63,71 @@ class Hostile:
 
     Attributes:
         name: what is wrong with it.
-        bundle: encoded.
+        aimed: what it is, and at which engine it is aimed.
         ends: of a stopped one, a pattern that its refusal matches; of a contained one, the kinds of failure
             in which it may end, separated by "|".
         weights: the global model that comes with it.
+        training: the round's settings.
     """
 
     name: str
-    bundle: bytes
+    aimed: Aimed
     ends: str
     weights: Vector = field(default_factory=lambda: WEIGHTS)
+    training: Training = SGD
+
+    @property
+    def engine(self) -> str:
+        """At which it is aimed."""
+        return self.aimed.engine
+
+    @property
+    def bundle(self) -> bytes:
+        """Encoded, as a worker gets it."""
+        return self.aimed.bundle
 
 
-def with_file(file: str, content: bytes, bundle: Bundle = GOOD) -> bytes:
-    """A bundle with one file replaced."""
-    return replace(bundle, files=bundle.files | {file: content}).encode()
+def aim(bundle: Bundle, engine: str) -> Aimed:
+    """What an engine gets of a bundle; all that is there when the bundle does not say."""
+    needed = bundle.manifest.needed(engine) if engine in bundle.manifest.engines else bundle.files
+    kept = {name: bundle.files[name] for name in needed if name in bundle.files}
+    return Aimed(engine, replace(bundle, files=kept).encode())
 
 
-def edited(file: str, change: Change, bundle: Bundle = GOOD) -> bytes:
+def reference(content: bytes) -> BlobRef:
+    """The right one; of nothing, for which there is none, one that says it is a byte."""
+    return describe(content) if content else BlobRef(sha256(b"").digest(), 1, 4096, (sha256(b"").digest(),))
+
+
+def holding(files: Mapping[str, bytes], bundle: Bundle = GOOD) -> Bundle:
+    """A bundle with some files replaced, and a manifest that names the new ones."""
+    references = bundle.manifest.files | {name: reference(content) for name, content in files.items()}
+    return Bundle(replace(bundle.manifest, files=references), bundle.files | files)
+
+
+def with_file(file: str, content: bytes, bundle: Bundle = GOOD, engine: str | None = None) -> Aimed:
+    """A bundle with one file replaced, aimed at the engine that reads it."""
+    changed = holding({file: content}, bundle)
+    if file == FORWARD_FILE:
+        return Aimed(EXPORT, changed.encode())
+    return aim(changed, engine or (ORT_TRAINING if file in ORT_TRAINING_FILES else ORT_GRAPH))
+
+
+def edited(file: str, change: Change, bundle: Bundle = GOOD) -> Aimed:
     """A bundle with one graph changed."""
-    model: Any = onnx.load_model_from_string(bundle.files[file])
+    return with_file(file, changed(bundle.files[file], change), bundle)
+
+
+def changed(content: bytes, change: Change) -> bytes:
+    """A graph after a change."""
+    model: Any = onnx.load_model_from_string(content)
     change(model)
-    return with_file(file, model.SerializeToString(), bundle)
+    return bytes(model.SerializeToString())
 
 
-def with_manifest(**fields: Any) -> bytes:
+def with_manifest(engine: str, bundle: Bundle = GOOD, **fields: Any) -> Aimed:
     """A bundle whose manifest says something else."""
-    return replace(GOOD, manifest=replace(GOOD.manifest, **fields)).encode()
+    return aim(replace(bundle, manifest=replace(bundle.manifest, **fields)), engine)
 
 
 def node(operator: str, inputs: list[str], output: str = "bad", **more: Any) -> Any:
@@ -141,6 +213,6 @@ def wire_field(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def appended(file: str, extra: bytes) -> bytes:
+def appended(file: str, extra: bytes) -> Aimed:
     """A bundle with bytes behind one file's end."""
     return with_file(file, GOOD.files[file] + extra)

@@ -9,6 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hostile_artifacts.making import (
     GOOD,
+    JUDGING,
+    LEARNING,
+    Aimed,
     Hostile,
     added,
     branch,
@@ -22,15 +25,22 @@ from hostile_artifacts.making import (
     with_file,
 )
 from models.bundle import FORWARD_FILE
-from models.bundle_scan import (
-    EVALUATION_FILE,
-    OPTIMIZER_FILE,
-    TRAINING_FILE,
-)
+from models.bundle_scan import OPTIMIZER_FILE
+from models.graph_scan import MAX_NODES
 
 
 def other_files() -> Iterator[Hostile]:
     """Data outside of the bundle."""
+    for file in (*JUDGING, *LEARNING):
+        yield from named_files(file)
+        yield from hidden_files(file)
+    for file in (FORWARD_FILE, OPTIMIZER_FILE):
+        change = added(constants=(elsewhere("secret.bin"),))
+        yield Hostile(f"external data in {file}", edited(file, change), "in another file")
+
+
+def named_files(file: str) -> Iterator[Hostile]:
+    """Data outside of the bundle, where a graph says it is."""
     refusal = "in another file"
     for name, location in {
         "relative": "weights.bin",
@@ -41,72 +51,72 @@ def other_files() -> Iterator[Hostile]:
         "empty": "",
     }.items():
         change = added(constants=(elsewhere(location),))
-        yield Hostile(f"external data, {name}", edited(TRAINING_FILE, change), refusal)
-    for file in (FORWARD_FILE, EVALUATION_FILE, OPTIMIZER_FILE):
-        change = added(constants=(elsewhere("secret.bin"),))
-        yield Hostile(f"external data in {file}", edited(file, change), refusal)
+        yield Hostile(f"external data, {name}, in {file}", edited(file, change), refusal)
     attribute = node("Constant", [], value=elsewhere("secret.bin"))
-    yield Hostile("external data in an attribute", edited(EVALUATION_FILE, added(attribute)), refusal)
+    yield Hostile(f"external data in an attribute in {file}", edited(file, added(attribute)), refusal)
     choice = node("If", ["yes"], then_branch=branch(elsewhere("secret.bin")), else_branch=branch())
-    yield Hostile("external data in a subgraph", edited(EVALUATION_FILE, added(choice)), "not allowed")
+    yield Hostile(f"external data in a subgraph in {file}", edited(file, added(choice)), "not allowed")
 
     def marked(model: Any) -> None:
-        model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "marked"))
+        model.graph.initializer[-1].data_location = TensorProto.EXTERNAL
 
-    yield Hostile("external data without a place", edited(TRAINING_FILE, marked), refusal)
+    yield Hostile(f"external data without a place in {file}", edited(file, marked), refusal)
 
     def placed(model: Any) -> None:
-        model.graph.initializer[0].external_data.add().key = "location"
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "placed"))
+        model.graph.initializer[-1].external_data.add().key = "location"
 
-    yield Hostile("a place without external data", edited(TRAINING_FILE, placed), refusal)
-    yield Hostile("external data in a number that is cut", _cut_number(), refusal)
-    yield from hidden_files()
+    yield Hostile(f"a place without external data in {file}", edited(file, placed), refusal)
+    yield Hostile(f"external data in a number that is cut in {file}", _cut_number(file), refusal)
 
 
-def hidden_files() -> Iterator[Hostile]:
+def hidden_files(file: str) -> Iterator[Hostile]:
     """Data outside of the bundle, where one may forget to look."""
 
     def sparse(model: Any) -> None:
         values, indices = elsewhere("secret.bin"), constant("indices", 1)
         model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
 
-    yield Hostile("external data in a sparse tensor", edited(EVALUATION_FILE, sparse), "sparse")
+    yield Hostile(f"external data in a sparse tensor in {file}", edited(file, sparse), "sparse")
     values = helper.make_sparse_tensor(elsewhere("secret.bin"), constant("i", 1), [4])
     attribute = node("Constant", [], sparse_value=values)
-    yield Hostile("external data in a sparse attribute", edited(EVALUATION_FILE, added(attribute)), "sparse")
+    yield Hostile(f"external data in a sparse attribute in {file}", edited(file, added(attribute)), "sparse")
 
     def training_info(model: Any) -> None:
         model.training_info.add().initialization.initializer.append(elsewhere("secret.bin"))
 
-    yield Hostile("external data in training_info", edited(TRAINING_FILE, training_info), "training_info")
+    yield Hostile(f"external data in training_info in {file}", edited(file, training_info), "training_info")
 
     def function(model: Any) -> None:
-        model.functions.append(
-            helper.make_function(
-                "own",
-                "f",
-                [],
-                ["out"],
-                [node("Constant", [], "out", value=elsewhere("x"))],
-                model.opset_import,
-            )
-        )
+        inner = [node("Constant", [], "out", value=elsewhere("x"))]
+        model.functions.append(helper.make_function("own", "f", [], ["out"], inner, model.opset_import))
 
-    yield Hostile("external data in a function", edited(TRAINING_FILE, function), "functions")
+    yield Hostile(f"external data in a function in {file}", edited(file, function), "functions")
 
 
-def _cut_number() -> bytes:
+def _cut_number(file: str) -> Aimed:
     """2^32 + 1 is EXTERNAL to a parser that keeps 32 bits of it."""
-    model: Any = onnx.load_model_from_string(GOOD.files[TRAINING_FILE])
+    model: Any = onnx.load_model_from_string(GOOD.files[file])
     tensor = numpy_helper.from_array(np.zeros(1, np.float32), "cut").SerializeToString()
     tensor += varint(14 << 3) + varint(2**32 + 1)
     graph = model.graph.SerializeToString() + wire_field(5, tensor)
     model.ClearField("graph")
-    return with_file(TRAINING_FILE, model.SerializeToString() + wire_field(7, graph))
+    return with_file(file, model.SerializeToString() + wire_field(7, graph))
 
 
 def programs() -> Iterator[Hostile]:
     """Operators that no device should run."""
+    for file in (*JUDGING, *LEARNING):
+        yield from operators(file)
+    for file in JUDGING:
+        yield from graphs_in_graphs(file)
+        yield from orders(file)
+    yield Hostile("gradient in a forward graph", edited(FORWARD_FILE, _gradient), "belongs into a training")
+
+
+def operators(file: str) -> Iterator[Hostile]:
+    """Operators beyond the list."""
     refusal = "is not allowed"
     empty = helper.make_graph([], "empty", [], [])
     for operator, attributes in {
@@ -114,15 +124,16 @@ def programs() -> Iterator[Hostile]:
         "Loop": {"body": empty},
         "Scan": {"body": empty, "num_scan_inputs": 1},
         "SequenceMap": {"body": empty},
-        "AveragePool": {"kernel_shape": [2, 2]},
+        "RoiAlign": {},
         "Resize": {},
+        "Upsample": {},
         "RandomNormal": {"shape": [2**20, 2**20]},
         "Multinomial": {"sample_size": 2**30},
         "StringNormalizer": {},
         "Nonsense": {},
     }.items():
         change = added(node(operator, ["input"], **attributes))
-        yield Hostile(f"operator {operator}", edited(EVALUATION_FILE, change), refusal)
+        yield Hostile(f"operator {operator} in {file}", edited(file, change), refusal)
     for domain, operator in {
         "com.example": "Own",
         "ai.onnx.ml": "TreeEnsembleRegressor",
@@ -131,16 +142,19 @@ def programs() -> Iterator[Hostile]:
         "com.microsoft.experimental": "Anything",
     }.items():
         change = added(node(operator, ["input"], domain=domain))
-        yield Hostile(f"operator {operator} of {domain}", edited(TRAINING_FILE, change), refusal)
+        yield Hostile(f"operator {operator} of {domain} in {file}", edited(file, change), refusal)
     for operator in ("PythonOp", "LoadExternalTensor", "Send", "EPContext"):
         change = added(node(operator, ["input"], domain="com.microsoft"))
-        yield Hostile(f"operator {operator}", edited(TRAINING_FILE, change), refusal)
-    yield Hostile("20 graphs in each other", edited(EVALUATION_FILE, added(nested(20))), refusal)
-    yield Hostile("gradient in a forward graph", edited(FORWARD_FILE, _gradient), "belongs into a training")
+        yield Hostile(f"operator {operator} in {file}", edited(file, change), refusal)
+
+
+def graphs_in_graphs(file: str) -> Iterator[Hostile]:
+    """Programs of a model's own."""
+    yield Hostile(f"20 graphs in each other in {file}", edited(file, added(nested(20))), "is not allowed")
     subgraph = node("Identity", ["input"], hidden=branch())
-    yield Hostile("a graph in an attribute", edited(EVALUATION_FILE, added(subgraph)), "graph of its own")
+    yield Hostile(f"a graph in an attribute in {file}", edited(file, added(subgraph)), "graph of its own")
     subgraphs = node("Identity", ["input"], hidden=[branch(), branch()])
-    yield Hostile("graphs in an attribute", edited(EVALUATION_FILE, added(subgraphs)), "graph of its own")
+    yield Hostile(f"graphs in an attribute in {file}", edited(file, added(subgraphs)), "graph of its own")
 
     def functions(model: Any) -> None:
         model.opset_import.append(helper.make_opsetid("own", 1))
@@ -148,15 +162,19 @@ def programs() -> Iterator[Hostile]:
         model.functions.append(helper.make_function("own", "f", ["a"], ["b"], inner, model.opset_import))
         added(node("f", ["input"], domain="own"))(model)
 
-    yield Hostile("function of the model's own", edited(EVALUATION_FILE, functions), "functions|'own'")
-    many = [node("Identity", ["input"], f"copy {index}") for index in range(5_001)]
-    yield Hostile("5,000 nodes too many", edited(EVALUATION_FILE, added(*many)), "at most 5,000")
+    yield Hostile(f"function of the model's own in {file}", edited(file, functions), "functions|'own'")
+
+
+def orders(file: str) -> Iterator[Hostile]:
+    """Nodes that are too many, or not in order."""
+    many = [node("Identity", ["input"], f"copy {index}") for index in range(MAX_NODES)]
+    yield Hostile(f"nodes too many in {file}", edited(file, added(*many)), f"at most {MAX_NODES:,}")
     circle = (node("Add", ["input", "b"], "a"), node("Add", ["input", "a"], "b"))
-    yield Hostile("cycle", edited(EVALUATION_FILE, added(*circle)), "nothing before it computes")
+    yield Hostile(f"cycle in {file}", edited(file, added(*circle)), "nothing before it computes")
     itself = node("Add", ["input", "self"], "self")
-    yield Hostile("node that reads itself", edited(EVALUATION_FILE, added(itself)), "nothing before it")
+    yield Hostile(f"node that reads itself in {file}", edited(file, added(itself)), "nothing before it")
     again = node("Identity", ["labels"], "input")
-    yield Hostile("node that writes the input", edited(EVALUATION_FILE, added(again)), "already is")
+    yield Hostile(f"node that writes the input in {file}", edited(file, added(again)), "already is")
 
 
 def _gradient(model: Any) -> None:

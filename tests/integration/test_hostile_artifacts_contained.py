@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
-from hostile_artifacts import GOOD, WEIGHTS, Hostile, contained, stopped
+from hostile_artifacts import ENGINES, GOOD, Hostile, aim, contained, stopped
 
 from models.datasets.source import NpzSource
 from models.errors import TrainingFailedError
-from models.layout import Vector
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
-from protocol.plan import Training
 
 LIMITS = TrainingLimits(memory_limit_mb=384, cpu_seconds=2)
 DEADLINE = 60.0
@@ -37,18 +35,24 @@ class Victim:
     async def end_of(self, hostile: Hostile) -> str:
         """How training this ends."""
         try:
-            await self._train(hostile.bundle, hostile.weights)
+            await self._train(hostile)
         except TrainingFailedError as error:
             return error.kind
         return "trained"
 
-    async def trains(self) -> bool:
+    async def trains(self, engine: str) -> bool:
         """Whether a good artifact still trains."""
-        return await self._train(GOOD.encode(), WEIGHTS) == 32
+        return await self._train(Hostile("good", aim(GOOD, engine), "trained")) == 32
 
-    async def _train(self, bundle: bytes, weights: Vector) -> int:
+    async def _train(self, what: Hostile) -> int:
         result = await self.worker.train(
-            bundle, weights, Training(), NpzSource(self._dataset), seed=1, deadline=DEADLINE
+            what.bundle,
+            what.weights,
+            what.training,
+            NpzSource(self._dataset),
+            seed=1,
+            deadline=DEADLINE,
+            engine=what.engine,
         )
         return result.examples
 
@@ -56,7 +60,7 @@ class Victim:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def victim(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Victim]:
     victim = Victim(tmp_path_factory.mktemp("victim"))
-    assert await victim.trains()
+    assert await victim.trains(ENGINES[0])
     yield victim
     await victim.worker.close()
 
@@ -66,14 +70,15 @@ async def test_what_only_shows_itself_when_it_runs_costs_one_training(
     victim: Victim, hostile: Hostile
 ) -> None:
     assert await victim.end_of(hostile) in hostile.ends.split("|")
-    assert await victim.trains()
+    assert await victim.trains(hostile.engine)
 
 
-async def test_what_is_stopped_by_the_scan_does_not_even_cost_the_process(victim: Victim) -> None:
-    assert await victim.trains()
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_the_scan_stops_does_not_even_cost_the_process(victim: Victim, engine: str) -> None:
+    assert await victim.trains(engine)
     process = victim.worker.pid
     for hostile in stopped():
-        # One that is too long even to be sent to the process is no call.
-        assert await victim.end_of(hostile) in {"bundle", "failed"}, hostile.name
-    assert await victim.trains()
+        if hostile.engine == engine:
+            assert await victim.end_of(hostile) == "bundle", hostile.name
+    assert await victim.trains(engine)
     assert victim.worker.pid == process
