@@ -42,7 +42,7 @@ CASES = (
     Case("mlp", "mlp", {"features": 784, "classes": 10}, 10, (784,), 10, dense=_TWO),
     Case("autoencoder", "autoencoder", {"features": 24}, 16, (24,), 24, "mse", _CODE),
     Case("cnn1d", "cnn1d", _WINDOW, 16, (6, 128), 7),
-    Case("depthwise_cnn1d", "depthwise_cnn1d", _WINDOW, 16, (6, 128), 7),
+    Case("dscnn1d", "dscnn1d", _WINDOW, 16, (6, 128), 7),
     Case("cnn2d", "cnn2d", _IMAGE, 10, (1, 28, 28), 10),
     Case("gru", "gru", _SHORT, 16, (6, 32), 7),
     Case("lstm", "lstm", _SHORT, 16, (6, 32), 7),

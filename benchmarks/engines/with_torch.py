@@ -47,6 +47,13 @@ def _cnn1d() -> list[Any]:
     return [*first, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 7)]
 
 
+def _dscnn1d() -> list[Any]:
+    layers = [_conv1d(6, 32, 2), nn.ReLU()]
+    for _ in range(3):
+        layers += [_conv1d(32, 32, 1 if len(layers) > 2 else 2, groups=32), nn.Conv1d(32, 32, 1), nn.ReLU()]
+    return [*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, 7)]
+
+
 def _cnn2d() -> list[Any]:
     first = [nn.Conv2d(1, 8, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2)]
     second = [nn.Conv2d(8, 16, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2)]
@@ -56,6 +63,7 @@ def _cnn2d() -> list[Any]:
 _LAYERS: dict[str, Callable[[], list[Any]]] = {
     "cnn1d": _cnn1d,
     "cnn2d": _cnn2d,
+    "dscnn1d": _dscnn1d,
     "gru": lambda: [Last(nn.GRU(6, 32, batch_first=True)), nn.Linear(32, 7)],
     "lstm": lambda: [Last(nn.LSTM(6, 32, batch_first=True)), nn.Linear(32, 7)],
 }

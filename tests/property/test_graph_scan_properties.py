@@ -6,15 +6,17 @@ from typing import Any
 import hypothesis.strategies as st
 import onnx
 import pytest
-from hostile_artifacts import GOOD
+from hostile_artifacts import ENGINES, GOOD, aim
+from hostile_artifacts.steps import ROLED
 from hypothesis import given, settings
 
-from models.bundle import Bundle
-from models.bundle_scan import CHECKPOINT_FILE, check_bundle
+from models.bundle import Bundle, BundleManifest
+from models.bundle_scan import CHECKPOINT_FILE, ORT_GRAPH_FILES, check_bundle
 from models.errors import BundleError
 from models.graph_scan import ScannedGraph, scan_graph
+from models.step_inputs import STEP_OPSET
 
-GRAPHS = sorted(GOOD.files.keys() - {CHECKPOINT_FILE})
+GRAPHS = sorted(GOOD.files.keys() - {CHECKPOINT_FILE, *ORT_GRAPH_FILES})
 MEMORY = 8 * 2**20
 """Bytes; 30 times the largest of these files, most of it Python's own weight of a field."""
 
@@ -39,11 +41,11 @@ def damaged(draw: st.DrawFn, contents: list[bytes]) -> bytes:
     return bytes(data)
 
 
-def scanned(content: bytes) -> ScannedGraph | None:
+def scanned(content: bytes, opset: int = GOOD.manifest.opset) -> ScannedGraph | None:
     """What the scan says of a graph; None when it refuses."""
     tracemalloc.start()
     try:
-        return scan_graph("damaged.onnx", content, opset=GOOD.manifest.opset, ir=GOOD.manifest.ir)
+        return scan_graph("damaged.onnx", content, opset=opset, ir=GOOD.manifest.ir)
     except BundleError:
         return None
     finally:
@@ -52,10 +54,16 @@ def scanned(content: bytes) -> ScannedGraph | None:
         assert peak < MEMORY
 
 
-@given(damaged([GOOD.files[name] for name in GRAPHS]))
+@pytest.mark.parametrize(
+    ("names", "opset"), [(GRAPHS, GOOD.manifest.opset), (ORT_GRAPH_FILES, STEP_OPSET)], ids=ENGINES[::-1]
+)
+@given(data=st.data())
 @settings(max_examples=1500, deadline=None)
-def test_a_damaged_graph_is_refused_or_read_as_onnx_reads_it(content: bytes) -> None:
-    graph = scanned(content)
+def test_a_damaged_graph_is_refused_or_read_as_onnx_reads_it(
+    names: list[str], opset: int, data: st.DataObject
+) -> None:
+    content = data.draw(damaged([GOOD.files[name] for name in names]))
+    graph = scanned(content, opset)
     if graph is None:
         return
     model: Any = onnx.load_model_from_string(content)
@@ -76,15 +84,31 @@ def test_noise_is_refused(content: bytes) -> None:
     assert scanned(content) is None
 
 
-@given(damaged([GOOD.encode()]))
+@pytest.mark.parametrize("engine", ENGINES)
+@given(data=st.data())
 @settings(max_examples=700, deadline=None)
-def test_a_damaged_bundle_is_refused_or_still_a_bundle(content: bytes) -> None:
+def test_a_damaged_bundle_is_refused_or_still_a_bundle(engine: str, data: st.DataObject) -> None:
+    content = data.draw(damaged([aim(GOOD, engine).bundle]))
     try:
         bundle = Bundle.decode(content)
-        check_bundle(bundle)
+        check_bundle(bundle, engine)
     except BundleError:
         return
     assert bundle.manifest.parameters.size > 0
+
+
+@given(damaged([GOOD.manifest.encode(), ROLED.manifest.encode()]))
+@settings(max_examples=3000, deadline=None)
+def test_a_damaged_manifest_is_refused_or_names_all_that_an_engine_needs(content: bytes) -> None:
+    """What the agent does with it, outside of the process that trains."""
+    try:
+        manifest = BundleManifest.decode(content)
+    except BundleError:
+        return
+    assert len(manifest.model_id) == len(manifest.id) == 32
+    for engine in manifest.engines:
+        for name in manifest.needed(engine):
+            assert manifest.files[name].size > 0
 
 
 def test_what_is_not_damaged_is_read() -> None:
