@@ -116,7 +116,15 @@ manifests = st.builds(
     bundle=blobs.map(lambda blob: BlobRef(*blob[:3], tuple(blob[3]))),
     weights=blobs.map(lambda blob: BlobRef(*blob[:3], tuple(blob[3]))),
     training=st.builds(Training, learning_rate=positive, local_epochs=st.integers(1, 1000)),
-    eligibility=st.builds(Eligibility, idle=flags, min_examples=st.integers(1, 2**40)),
+    eligibility=st.builds(
+        Eligibility,
+        idle=flags,
+        unknown_network=st.sampled_from(["metered", "unmetered"]),
+        min_battery=st.none() | st.integers(0, 100),
+        min_examples=st.integers(1, 2**40),
+        tags=st.lists(names, max_size=3).map(tuple),
+        min_version=st.none() | st.just("0.2.1"),
+    ),
     secure_aggregation=st.builds(
         SecureAggregation, clip=positive, coordinate_limit=st.none() | positive, corrupt_fraction=fractions
     ),
