@@ -46,8 +46,11 @@ _AT_LEAST = {
 }
 """Of attributes that native code divides by, or reads and writes by, without a look at them."""
 
-_READ_BEYOND = frozenset({b"reflect", b"edge", b"wrap"})
-"""Ways of `Pad` that read before or behind a tensor when its pads, numbers that are computed, say so."""
+_UNCHECKED = {
+    ("ConvTranspose", "output_shape"): "nothing holds it to what is computed",
+    ("Resize", "axes"): "nothing holds them to the rank of the input",
+}
+"""Attributes by which native code writes beyond an output, or over its own stack."""
 
 MAX_METADATA = 1_000
 """Entries that exporters attach to a graph and nobody reads."""
@@ -231,7 +234,7 @@ class _Graph:
             if name in names:
                 raise self._reader.error(f"{what}: attribute {name!r} is there twice")
             names.add(name)
-            _check_attribute(self._reader, attribute, name, f"{what}, attribute {name!r}")
+            _check_attribute(self._reader, attribute, (operator, name), f"{what}, attribute {name!r}")
             for part in attribute.parts("t"):
                 if operator not in {"Constant", "ConstantOfShape"}:
                     raise self._reader.error(f"{what}: only constants hold a tensor")
@@ -288,18 +291,18 @@ def _text(reader: Reader, message: Message, field: str, what: str) -> str:
     return reader.text(parts[0], f"{what}: {field}", MAX_NAME_BYTES) if parts else ""
 
 
-def _check_attribute(reader: Reader, attribute: Message, name: str, what: str) -> None:
+def _check_attribute(reader: Reader, attribute: Message, key: tuple[str, str], what: str) -> None:
     integers = reader.integers(attribute, "ints", MAX_NUMBERS)
     if attribute.has("i"):
         integers = (*integers, attribute.number("i"))
     if any(abs(value) > MAX_ATTRIBUTE for value in integers):
         raise reader.error(f"{what} holds a number beyond {MAX_ATTRIBUTE:,}")
-    least = _AT_LEAST.get(name, -MAX_ATTRIBUTE)
+    least = _AT_LEAST.get(key[1], -MAX_ATTRIBUTE)
     if any(value < least for value in integers):
         raise reader.error(f"{what} holds a number below {least}")
-    if name == "output_shape":
-        raise reader.error(f"{what} is not allowed: it is not held to the input's shape")
-    if name == "mode" and b"".join(attribute.parts("s")) in _READ_BEYOND:
+    if key in _UNCHECKED:
+        raise reader.error(f"{what} is not allowed: {_UNCHECKED[key]}")
+    if key == ("Pad", "mode") and [bytes(part) for part in attribute.parts("s")] != [b"constant"]:
         raise reader.error(f"{what} is not allowed: only constant padding stays within its input")
     for part in (*attribute.parts("s"), *attribute.parts("strings")):
         reader.text(part, what, MAX_NAME_BYTES)

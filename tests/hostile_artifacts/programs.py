@@ -125,7 +125,6 @@ def operators(file: str) -> Iterator[Hostile]:
         "Scan": {"body": empty, "num_scan_inputs": 1},
         "SequenceMap": {"body": empty},
         "RoiAlign": {},
-        "Resize": {},
         "Upsample": {},
         "RandomNormal": {"shape": [2**20, 2**20]},
         "Multinomial": {"sample_size": 2**30},

@@ -179,6 +179,11 @@ def bombs_of_steps() -> Iterator[Hostile]:
     for file in ORT_GRAPH_FILES:
         change = into_the_loss(*widen, constants=(constant("first", 0), kernel))
         yield Hostile(f"ConvTranspose of 2^40 in {file}", edited(file, change), f"bundle|{OUT_OF_MEMORY}")
+    scales = numpy_helper.from_array(np.float32([1, 1e12]), "scales")
+    for file in ORT_GRAPH_FILES:
+        larger = node("Resize", ["input", "", "scales"], mode="nearest")
+        hostile = edited(file, into_the_loss(larger, constants=(scales,)))
+        yield Hostile(f"Resize by 10^12 in {file}", hostile, f"bundle|{OUT_OF_MEMORY}")
     one = helper.make_tensor("one", 1, [1], [1e-4])
     start = node("ConstantOfShape", ["side"], "side by side", value=one)
     mixed = (node("ReduceMean", ["input"], "mean", keepdims=0), node("Mul", ["side by side", "mean"], "m0"))

@@ -163,6 +163,7 @@ def arguments() -> Iterator[Hostile]:
         ("groups of nothing", "GroupNormalization", {"num_groups": 0}, "below 1"),
         ("padding of an output below zero", "ConvTranspose", {"output_padding": [-2]}, "below 0"),
         ("an output of its own shape", "ConvTranspose", {"output_shape": [1_000]}, "not allowed"),
+        ("an axis that is not there", "Resize", {"axes": [9, -9]}, "not allowed"),
         ("batches below zero", "GatherND", {"batch_dims": -3}, "below 0"),
         ("a state of nothing", "GRU", {"hidden_size": 0}, "below 1"),
         ("mirrored padding", "Pad", {"mode": "reflect"}, "only constant padding"),
