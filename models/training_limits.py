@@ -21,9 +21,9 @@ class TrainingLimits(Struct, frozen=True, forbid_unknown_fields=True):
     """The most that a training process may take.
 
     Attributes:
-        memory_limit_mb: address space in MiB. The interpreter and ONNX Runtime map 150; the catalog's models
-            with their default sizes reach 236, evaluating 256 examples at once. 512 leave a machine of
-            1 GB the other half.
+        memory_limit_mb: address space in MiB, and the most that is fetched for a round. The interpreter and
+            ONNX Runtime map 150; the catalog's models with their default sizes reach 236, evaluating 256
+            examples at once. 512 leave a machine of 1 GB the other half.
         cpu_seconds: processor time of one call, beside its deadline: what a round may cost a battery.
         engine: the only one to train with; None takes the fastest that machine and bundle have.
         idle_seconds: how long it waits for another call before it ends and gives its memory back; to start
