@@ -14,7 +14,6 @@ from models.step_inputs import (
     ANCHOR,
     CORRECTED_RATE,
     EXAMPLE_WEIGHTS,
-    FLOOR,
     GRADIENT_WEIGHTS,
     LOSS,
     MOMENTS,
@@ -263,7 +262,7 @@ def _step_inputs(manifest: BundleManifest) -> dict[str, Value]:
         _batch(manifest.label),
         _example_weights(manifest, EXAMPLE_WEIGHTS),
         _example_weights(manifest, GRADIENT_WEIGHTS),
-        *(Value(name, ElementType.FLOAT, ()) for name in (RATE, CORRECTED_RATE, FLOOR)),
+        *(Value(name, ElementType.FLOAT, ()) for name in (RATE, CORRECTED_RATE)),
         *_values(everything(manifest)),
     ]
     values += [

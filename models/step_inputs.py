@@ -14,8 +14,8 @@ GRADIENT_WEIGHTS = "gradient_weights"
 NOISE = "noise/"
 """Inputs whose names begin so want numbers uniform in [0, 1): float32 (batch, …), new for every step."""
 
-RATE, CORRECTED_RATE, FLOOR = "learning_rate", "corrected_rate", "floor"
-"""Scalars: the rate; for AdamW, of step t, rate sqrt(1 - b2^t) / (1 - b1^t) and epsilon sqrt(1 - b2^t)."""
+RATE, CORRECTED_RATE = "learning_rate", "corrected_rate"
+"""Scalars: the rate; for AdamW, of step t, rate sqrt(1 - b2^t) / (1 - b1^t)."""
 
 ANCHOR = "anchor/"
 """Before a parameter's name: its value when the training began."""
@@ -30,4 +30,5 @@ BETAS = 0.9, 0.999
 """Decay of the two moments of AdamW (Kingma and Ba 2015, Algorithm 1)."""
 
 EPSILON = 1e-6
-"""Floor under AdamW's root; what ONNX Runtime Training takes, too."""
+"""Floor under AdamW's root, the "epsilon hat" of Kingma and Ba 2015, section 2; ONNX Runtime Training has the
+same."""

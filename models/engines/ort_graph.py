@@ -37,9 +37,7 @@ from models.step_inputs import (
     ANCHOR,
     BETAS,
     CORRECTED_RATE,
-    EPSILON,
     EXAMPLE_WEIGHTS,
-    FLOOR,
     GRADIENT_WEIGHTS,
     LOSS,
     MOMENTS,
@@ -221,7 +219,6 @@ class _Training:
         if CORRECTED_RATE in self._names:
             first, second = (1 - beta**self._steps for beta in BETAS)
             rates[CORRECTED_RATE] = self._settings.learning_rate * math.sqrt(second) / first
-            rates[FLOOR] = EPSILON * math.sqrt(second)
         return {name: np.asarray(value, dtype=np.float32) for name, value in rates.items()}
 
 

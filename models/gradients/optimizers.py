@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from models.gradients.graph import StepGraph
-from models.step_inputs import ANCHOR, BETAS, CORRECTED_RATE, FLOOR, MOMENTS, NEW, RATE
+from models.step_inputs import ANCHOR, BETAS, CORRECTED_RATE, EPSILON, MOMENTS, NEW, RATE
 from protocol.plan import Training
 
 
@@ -97,12 +97,12 @@ def _momentum(step: StepGraph, decay: float, name: str, kept: str, gradient: str
 
 
 def _adam(step: StepGraph, name: str, kept: str, gradient: str) -> list[str]:
-    """Kingma and Ba 2015, end of section 2: the corrections of the bias are in the rate and in the floor."""
+    """Kingma and Ba 2015, end of section 2: both corrections of the bias are in the rate."""
     (first, second), (one, two) = BETAS, (MOMENTS[1] + name, MOMENTS[2] + name)
     mean = step.node("Add", step.scaled(one, first), step.scaled(gradient, 1 - first))
     square = step.scaled(step.node("Mul", gradient, gradient), 1 - second)
     variance = step.node("Add", step.scaled(two, second), square)
-    root = step.node("Add", step.node("Sqrt", variance), FLOOR)
+    root = step.node("Add", step.node("Sqrt", variance), step.constant(EPSILON))
     moved = step.node("Sub", kept, step.node("Mul", step.node("Div", mean, root), CORRECTED_RATE))
     return [_output(step, name, moved), _output(step, one, mean), _output(step, two, variance)]
 

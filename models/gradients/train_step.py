@@ -26,7 +26,6 @@ from models.step_inputs import (
     ANCHOR,
     CORRECTED_RATE,
     EXAMPLE_WEIGHTS,
-    FLOOR,
     GRADIENT_WEIGHTS,
     LOSS,
     NEW,
@@ -142,7 +141,7 @@ def _inputs(forward: Forward, training: Training, moved: Sequence[str]) -> dict[
     if not is_plain(training):
         inputs[RATE] = ()
     if training.optimizer == "adamw":
-        inputs |= {CORRECTED_RATE: (), FLOOR: ()}
+        inputs[CORRECTED_RATE] = ()
     if slots.anchors:
         inputs |= {ANCHOR + name: shapes[name] for name in moved}
     for prefix in slots.moments:
