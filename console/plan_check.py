@@ -52,6 +52,7 @@ class PlanFigures(Struct, frozen=True):
         private: numbers that each device trains for itself and keeps.
         frozen: numbers that nobody trains.
         rehearsals: real steps on this machine, by engine; empty unless they were asked for.
+        activation: cut off the model's end for training; the exported model has it.
     """
 
     parameters: int
@@ -71,6 +72,7 @@ class PlanFigures(Struct, frozen=True):
     private: int = 0
     frozen: int = 0
     rehearsals: Sequence[Rehearsal] = ()
+    activation: str | None = None
 
 
 def check_plan(path: Path, devices: int | None) -> PlanFigures:
@@ -141,6 +143,7 @@ def _figures(plan: Plan, artifact: Artifact, cohort: int, privacy: Sequence[Line
         privacy=privacy,
         private=_size(artifact.bundle.manifest.private),
         frozen=_size(artifact.bundle.manifest.frozen),
+        activation=artifact.activation,
     )
 
 
@@ -201,6 +204,8 @@ def table(path: Path, figures: PlanFigures) -> Table:
     made = Table(title=f"{path} is a valid plan", title_justify="left", show_header=False, box=None)
     for name, value in rows.items():
         made.add_row(name, value, style=None)
+    if one.activation:
+        made.add_row("trained on", f"its logits; model.onnx has the {one.activation} at its end again")
     for each in one.rehearsals:
         made.add_row(each.engine, _in_words(each))
     for name, text in one.privacy:

@@ -11,6 +11,7 @@ from models.artifact import build_bundle, initial_weights
 from models.bundle import Bundle
 from models.catalog import build_model
 from models.errors import ModelError
+from models.exporters import Activation, import_model
 from models.forward import Roles
 from models.installed import choose_engine
 from models.lora import add_adapters
@@ -25,10 +26,12 @@ class Artifact:
     Attributes:
         bundle: with all its files.
         weights: the first global model, float32 (d,).
+        activation: what was cut off the model's end for training; the exported model has it again.
     """
 
     bundle: Bundle
     weights: NDArray[np.float32]
+    activation: Activation | None = None
 
     @property
     def manifest(self) -> tuple[bytes, BlobRef]:
@@ -64,17 +67,23 @@ def build_artifact(plan: Plan, folder: Path, seed: int) -> Artifact:
     Raises:
         ModelError: the model cannot be read or trained; says why.
     """
-    model = _model(plan, folder, seed)
+    model, activation = _model(plan, folder, seed)
     roles = Roles(frozen=plan.model.frozen, private=plan.model.private)
     if plan.model.lora.rank:
         model, roles = add_adapters(model, roles, plan.model.lora, seed)
-    return Artifact(build_bundle(model, plan.training, roles=roles), initial_weights(model, roles))
+    return Artifact(
+        build_bundle(model, plan.training, roles=roles), initial_weights(model, roles), activation
+    )
 
 
-def _model(plan: Plan, folder: Path, seed: int) -> bytes:
+def _model(plan: Plan, folder: Path, seed: int) -> tuple[bytes, Activation | None]:
     if plan.model.catalog is not None:
-        return bytes(build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString())
-    return _read(folder / (plan.model.onnx or ""))
+        return bytes(build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString()), None
+    path = folder / (plan.model.onnx or "")
+    try:
+        return import_model(_read(path), plan.training.loss, output=plan.model.output, folder=path.parent)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> bytes:

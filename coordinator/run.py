@@ -427,7 +427,9 @@ class Run:
 
     async def _export(self) -> None:
         """What users take away; a disk that refuses it costs no round, the next one writes it again."""
-        model = await asyncio.to_thread(export_inference, self._artifact.bundle, self._state.model.vector)
+        model = await asyncio.to_thread(
+            export_inference, self._artifact.bundle, self._state.model.vector, self._artifact.activation
+        )
         try:
             await asyncio.to_thread(self._store.export, model, self._state.results)
         except OSError as error:

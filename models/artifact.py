@@ -28,6 +28,7 @@ from models.bundle_scan import (
 )
 from models.engines import ort_artifacts
 from models.errors import BundleError, ModelError
+from models.exporters.activations import Activation, put_activation
 from models.forward import ALL_SHARED, Forward, Roles, read_forward
 from models.gradients.train_step import build_evaluate_step, build_train_step
 from models.installed import ORT_GRAPH, ORT_TRAINING
@@ -58,19 +59,44 @@ def build_bundle(model: onnx.ModelProto | bytes, training: Training, *, roles: R
     """
     forward = read_forward(model, roles)
     label = label_of(forward, training.loss)
-    engines: dict[str, tuple[str, ...]] = {ORT_GRAPH: ORT_GRAPH_FILES}
     files = {
         FORWARD_FILE: _pure_function(forward),
         TRAIN_STEP_FILE: build_train_step(forward, label, training),
         EVALUATE_STEP_FILE: build_evaluate_step(forward, label, training),
     }
-    if ort_artifacts.objection(forward, training) is None:
-        engines[ORT_TRAINING] = ORT_TRAINING_FILES
-        files |= ort_artifacts.generate(forward, training.loss, training.optimizer)
     for table, name in ((forward.frozen, FROZEN_FILE), (forward.private, PRIVATE_FILE)):
         if table:
             files[name] = forward.values(table).astype("<f4").tobytes()
-    bundle = Bundle(
+    bundle = _bundle(forward, label, training, {ORT_GRAPH: ORT_GRAPH_FILES}, files)
+    _check(bundle)
+    return _with_ort_training(bundle, forward, training)
+
+
+def _with_ort_training(bundle: Bundle, forward: Forward, training: Training) -> Bundle:
+    """The bundle for both engines, where that one is installed and trains the model with what devices allow.
+
+    Its generator writes operators of its own for some that follow each other, which no device loads.
+    """
+    if ort_artifacts.objection(forward, training) is not None:
+        return bundle
+    files = {**bundle.files, **ort_artifacts.generate(forward, training.loss, training.optimizer)}
+    engines = {ORT_GRAPH: ORT_GRAPH_FILES, ORT_TRAINING: ORT_TRAINING_FILES}
+    both = _bundle(forward, bundle.manifest.label, training, engines, files)
+    try:
+        check_bundle(both, ORT_TRAINING)
+    except BundleError:
+        return bundle
+    return both
+
+
+def _bundle(
+    forward: Forward,
+    label: Tensor,
+    training: Training,
+    engines: dict[str, tuple[str, ...]],
+    files: dict[str, bytes],
+) -> Bundle:
+    return Bundle(
         BundleManifest(
             format=2,
             model=forward.model.graph.name[:256],
@@ -90,8 +116,6 @@ def build_bundle(model: onnx.ModelProto | bytes, training: Training, *, roles: R
         ),
         files,
     )
-    _check(bundle)
-    return bundle
 
 
 def _check(bundle: Bundle) -> None:
@@ -118,7 +142,7 @@ def initial_weights(model: onnx.ModelProto | bytes, roles: Roles = ALL_SHARED) -
     return read_forward(model, roles).weights()
 
 
-def export_inference(bundle: Bundle, weights: Vector) -> bytes:
+def export_inference(bundle: Bundle, weights: Vector, activation: Activation | None = None) -> bytes:
     """A forward model with these weights inside, which plain onnxruntime runs.
 
     Private parameters have the values that every device began with.
@@ -126,6 +150,7 @@ def export_inference(bundle: Bundle, weights: Vector) -> bytes:
     Args:
         bundle: of the model, with its forward graph and its constants.
         weights: float32 (d,), finite.
+        activation: that the model had before it was trained on its logits.
 
     Raises:
         ModelError: weights of another shape, or not finite.
@@ -142,6 +167,8 @@ def export_inference(bundle: Bundle, weights: Vector) -> bytes:
     del graph.input[:]
     graph.input.extend(inputs)
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in tensors.items())
+    if activation:
+        put_activation(graph, activation)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -201,7 +201,8 @@ def _single(values: Any, kind: str) -> Tensor:
     if not dims or dims[0].HasField("dim_value"):
         raise ModelError(
             f"{kind} {value.name!r}: the first axis must be a dynamic batch; export with"
-            f' dynamic_axes={{"{value.name}": {{0: "batch"}}}}'
+            f' dynamic_axes={{"{value.name}": {{0: "batch"}}}} (PyTorch with dynamo=True: dynamic_shapes;'
+            " Keras: an input signature that begins with None)"
         )
     shape = tuple(dim.dim_value for dim in dims[1:])
     if not all(size > 0 for size in shape):

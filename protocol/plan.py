@@ -69,6 +69,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         catalog: name of a model in `models.catalog`.
         parameters: its sizes, for example {"channels": 6, "window": 128, "classes": 7}.
         onnx: path of a forward ONNX model, relative to the plan's folder.
+        output: which of that model's outputs is trained; None takes the only one that can be.
         frozen: parameters that nobody trains, by patterns of their names ("conv1.*"); fetched once.
         private: parameters that each device trains for itself and never sends, likewise.
         lora: adapters; they are shared and trained, whatever `frozen` says.
@@ -77,6 +78,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     catalog: Annotated[str, Meta(max_length=64)] | None = None
     parameters: dict[str, int] = field(default_factory=dict)
     onnx: str | None = None
+    output: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     frozen: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     private: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     lora: Lora = Lora()

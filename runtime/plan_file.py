@@ -63,6 +63,9 @@ def _model(plan: Plan) -> Iterator[Problem]:
     if catalog is None and onnx is None:
         text = 'model.catalog and model.onnx are missing; write one, for example catalog = "cnn1d"'
         yield Problem("model.catalog", text)
+    if onnx is None and plan.model.output is not None:
+        text = f'model.output is "{plan.model.output}" but a catalog model has one output; remove it'
+        yield Problem("model.output", text)
     if onnx is not None and plan.model.parameters:
         text = f"model.parameters is {plan.model.parameters} but model.onnx has its sizes already; remove it"
         yield Problem("model.parameters", text)

@@ -144,7 +144,7 @@ def test_a_wrong_value_names_key_value_and_fix(tmp_path: Path, text: str, line: 
         ("", 'model.catalog and model.onnx are missing; write one, for example catalog = "cnn1d"'),
         (
             "model = 3",
-            "model is 3; write a table with the keys catalog, parameters, onnx, frozen, private, lora",
+            "model is 3; write a table with the keys catalog, parameters, onnx, output, frozen, private, lora",
         ),
         (
             "[model.parameters]\nclasses = 'six'",
@@ -229,7 +229,7 @@ def test_the_example_shows_every_key_with_its_true_default(key: str, one: FieldI
 
 def test_every_line_of_the_example_that_is_commented_out_is_valid_too(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^# (?=[a-z_]+ = )", "", EXAMPLE.read_text())
-    text = re.sub(r"(?m)^(onnx|fraction|coordinate_limit|noise_multiplier) = .*$", "", text)
+    text = re.sub(r"(?m)^(onnx|output|fraction|coordinate_limit|noise_multiplier) = .*$", "", text)
     text = text.replace('mode = "none"', 'mode = "distributed"')
 
     assert plan_of(tmp_path, text).stopping.target == 0.95
