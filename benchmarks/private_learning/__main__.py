@@ -1,11 +1,11 @@
 """What private learning costs in accuracy.
 
-    python -m benchmarks.private_learning mnist --data FOLDER [--quick] [--workers 2] …
-    python -m benchmarks.private_learning bits --data FOLDER …
+    python -m benchmarks.private_learning mnist [--data FOLDER] [--quick] [--workers 2] …
+    python -m benchmarks.private_learning bits [--data FOLDER] …
     python -m benchmarks.private_learning watch …
-    python -m benchmarks.private_learning choose --data FOLDER --epsilon 8
+    python -m benchmarks.private_learning choose [--data FOLDER] --epsilon 8
 
-MNIST is not part of this project: `mnist.HOW_TO_GET` says where it is; its files are checked by hash. Every
+MNIST is not part of this project: it is fetched when the folder does not hold it, and checked by hash. Every
 update is really encoded, and the first, last and every 20th round really masked and unmasked; a sum that is
 then not bit-equal ends the program. One thread is best where other work waits: OPENBLAS_NUM_THREADS=1.
 """
@@ -13,7 +13,9 @@ then not bit-equal ends the program. One thread is best where other work waits: 
 import argparse
 from pathlib import Path
 
-from benchmarks.private_learning import choosing, digits, figures, mnist, tables, watch
+from benchmarks.learning import mnist
+from benchmarks.learning.fetching import default_folder
+from benchmarks.private_learning import choosing, digits, figures, tables, watch
 from benchmarks.private_learning.cases import SEED
 from benchmarks.private_learning.running import run
 
@@ -24,7 +26,7 @@ def main() -> None:
         prog="python -m benchmarks.private_learning", description=__doc__.splitlines()[0]
     )
     parser.add_argument("what", choices=("mnist", "bits", "watch", "choose"))
-    parser.add_argument("--data", type=Path, default=Path("mnist-data"), help=mnist.HOW_TO_GET)
+    parser.add_argument("--data", type=Path, default=default_folder(), help="folder that keeps MNIST")
     parser.add_argument("--quick", action="store_true", help="a tenth of the devices and two rounds: a trial")
     parser.add_argument("--plots", type=Path, default=Path(), help="folder for the pictures")
     parser.add_argument("--json", type=Path, help="file that gets a line for each run as it ends")

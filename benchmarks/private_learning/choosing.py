@@ -11,9 +11,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from benchmarks.learning.averaging import averaging
+from benchmarks.learning.examples import Examples
+from benchmarks.learning.mnist import Mnist, spread
 from benchmarks.private_learning import network
-from benchmarks.private_learning.mnist import Examples, Mnist, spread
+from benchmarks.private_learning.network import Vectors
 from benchmarks.private_learning.recipe import Recipe, rules
+from protocol.plan import Server
 
 _STANDING_IN = 100
 _DEVICES = 1000
@@ -42,17 +46,18 @@ class Bench:
         made = rules(recipe, _DEVICES, network.SIZE, epsilon=self.epsilon)
         noise = np.float32(made.parameters.expected_noise(made.survivors).rmse)
         random = np.random.default_rng(1)
-        weights = network.initial_weights(1)
-        for number in range(recipe.rounds):
-            start = number * _STANDING_IN % _DEVICES
+
+        def mean_update(weights: Vectors, number: int) -> Vectors:
+            start = (number - 1) * _STANDING_IN % _DEVICES
             some = self.devices.part(start, start + _STANDING_IN)
             updates = network.local_updates(weights, some, recipe.steps, recipe.learning_rate)
             lengths = np.linalg.norm(updates, axis=1, keepdims=True)
-            mean = np.mean(updates * np.minimum(1, recipe.clip / lengths), axis=0)
-            weights = weights + recipe.server_rate * (
-                mean + noise * random.standard_normal(mean.size, np.float32)
-            )
-        return network.accuracy(weights, self.judges)
+            mean: Vectors = np.mean(updates * np.minimum(1, recipe.clip / lengths), axis=0)
+            return mean + noise * random.standard_normal(mean.size, np.float32)
+
+        server = Server(learning_rate=recipe.server_rate)
+        *_, last = averaging(server, network.initial_weights(1), mean_update, recipe.rounds)
+        return network.accuracy(last, self.judges)
 
 
 def choose(data: Mnist, epsilon: float) -> Iterator[tuple[Recipe, float]]:

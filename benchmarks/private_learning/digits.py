@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from benchmarks.learning.examples import Examples
+from benchmarks.learning.mnist import Mnist, spread
 from benchmarks.private_learning import network
 from benchmarks.private_learning.cases import SEED, Case
-from benchmarks.private_learning.mnist import Examples, Mnist, spread
 from benchmarks.private_learning.network import Vectors
 from benchmarks.private_learning.recipe import Recipe, rules
 

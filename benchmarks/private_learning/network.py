@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.private_learning.mnist import Examples
+from benchmarks.learning.examples import Examples
 
 Vectors: TypeAlias = NDArray[np.float32]
 

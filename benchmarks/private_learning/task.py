@@ -3,11 +3,14 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from benchmarks.learning.averaging import averaging
 from benchmarks.private_learning.aggregation import Aggregation
 from benchmarks.private_learning.network import Vectors
 from benchmarks.private_learning.recipe import Recipe
+from protocol.plan import Server
 
 MASKED_EVERY = 20
 
@@ -49,13 +52,18 @@ class Round:
 
 def learn(task: Task, recipe: Recipe, aggregation: Aggregation) -> Iterator[Round]:
     """Federated averaging; the first, the last and every 20th round is masked."""
-    weights = task.initial()
-    for number in range(1, recipe.rounds + 1):
+    told: list[partial[Round]] = []
+
+    def mean_update(weights: Vectors, number: int) -> Vectors:
         began = time.perf_counter()
         masked = number in {1, recipe.rounds} or number % MASKED_EVERY == 0
         updates = task.updates(weights, recipe, number)
         mean = aggregation.mean(updates, number, masked=masked)
         seconds = time.perf_counter() - began
-        weights = weights + recipe.server_rate * mean.mean
         error = aggregation.error(mean, updates, number)
-        yield Round(number, task.accuracy(weights), masked, seconds, error)
+        told.append(partial(Round, number=number, masked=masked, seconds=seconds, error=error))
+        return mean.mean
+
+    server = Server(learning_rate=recipe.server_rate)
+    for weights in averaging(server, task.initial(), mean_update, recipe.rounds):
+        yield told.pop()(accuracy=task.accuracy(weights))

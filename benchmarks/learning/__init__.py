@@ -1,0 +1,1 @@
+"""What federated averaging reaches on real data, beside published numbers; no network and no masks."""
