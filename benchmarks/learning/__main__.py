@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.learning.cases import CASES, Case
+from benchmarks.learning.cases import CASES, TITLES, Case
 from benchmarks.learning.fetching import default_folder
 from benchmarks.learning.report import Outcome, draw, table
 from benchmarks.learning.running import Run
@@ -29,7 +29,7 @@ def main() -> None:
     print("\n".join(table(outcomes)))
     if not options.grid:
         file = options.plots / f"learning_{options.what.replace('-', '_')}.png"
-        draw(file, f"{options.what}, engine {options.engine}", outcomes)
+        draw(file, f"{TITLES[options.what]}; {options.engine}", outcomes)
     if options.json:
         print(json.dumps({"rows": [_row(outcome) for outcome in outcomes]}))
 
