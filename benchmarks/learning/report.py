@@ -13,7 +13,7 @@ mpl.use("Agg")  # a file, never a window; before pyplot looks for a display
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from benchmarks.learning.cases import Accuracy, Case, Goal
+from benchmarks.learning.cases import REFERENCE, Accuracy, Case, Goal
 from benchmarks.learning.running import Curve
 
 Outcome: TypeAlias = tuple[Case, list[Curve]]
@@ -37,10 +37,12 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def draw(file: Path, title: str, outcomes: Sequence[Outcome]) -> None:
     """Accuracy after each round: the median of the seeds on the range of all, and the references."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    colors: dict[Goal, str] = {}
     for (case, curves), color in zip(outcomes, _COLORS, strict=False):
         _draw_curves(axes, case.label, curves, color)
-        for goal in case.goals:
-            _draw_goal(axes, goal, color)
+        colors |= {goal: color for goal in case.goals if goal not in colors}
+    for goal, color in colors.items():
+        _draw_goal(axes, goal, color)
     axes.set(title=title, xlabel="round", ylabel="accuracy on the test examples")
     everything = [value for _, curves in outcomes for curve in curves for value in curve.accuracies]
     axes.set_ylim(max(0.0, min(everything) - 0.02), 1)
@@ -65,9 +67,10 @@ def _draw_curves(axes: plt.Axes, label: str, curves: Sequence[Curve], color: str
 
 
 def _draw_goal(axes: plt.Axes, goal: Goal, color: str) -> None:
-    label = f"{goal.source}: {goal.text(goal.reference)} {goal.name.split()[0]}"
+    marker = "x" if goal.source == REFERENCE else "D"
     if isinstance(goal, Accuracy):
-        label = f"{goal.source}: {goal.text(goal.reference)} after {goal.round} rounds"
-        axes.plot(goal.round, goal.reference, marker="x", linestyle="", color=color, label=label)
+        across, up, said = float(goal.round), goal.reference, goal.text(goal.reference)
     else:
-        axes.plot(goal.reference, goal.target, marker="x", linestyle="", color=color, label=label)
+        across, up, said = goal.reference, goal.target, f"{goal.target:.0%}"
+    label = f"{goal.source}: {said} after {across:.0f} rounds"
+    axes.plot(across, up, marker=marker, linestyle="", color=color, label=label)

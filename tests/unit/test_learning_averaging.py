@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.learning.averaging import averaging
+from benchmarks.learning.cases import Accuracy, Rounds
 from benchmarks.learning.running import Curve
 from protocol.plan import Server
 
@@ -37,3 +38,12 @@ def test_rounds_to_a_target_lie_on_the_line_between_two_rounds() -> None:
 def test_a_round_that_never_was_has_no_accuracy() -> None:
     assert Curve(1, (0.5,)).after(1) == 0.5
     assert math.isnan(Curve(1, (0.5,)).after(2))
+
+
+def test_a_goal_is_met_by_the_median_of_the_seeds() -> None:
+    curves = [Curve(seed, accuracies) for seed, accuracies in enumerate([(0.5, 0.9), (0.6, 0.8), (0.9, 0.9)])]
+
+    assert Accuracy(2, 0.9).is_met(curves)
+    assert not Accuracy(1, 0.7).is_met(curves)
+    assert Rounds(0.6, 1.25).is_met(curves)
+    assert not Rounds(0.85, 1.5).is_met(curves)

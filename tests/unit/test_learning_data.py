@@ -1,6 +1,9 @@
 """Who gets which examples in the learning benchmarks, and what their files may do."""
 
+import io
 import pickle
+import tarfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +104,21 @@ def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit, match="another SHA-256"):
         read_all(tmp_path, {"numbers": "00" * 32}, lambda _: None)
+
+
+def test_what_is_missing_is_taken_from_an_archive_whatever_its_paths_say(tmp_path: Path) -> None:
+    def download(folder: Path) -> None:
+        with tarfile.open(folder / "data.tgz", "w:gz") as tar:
+            for name in ("../../numbers", "package/other"):
+                member = tarfile.TarInfo(name)
+                member.size = 3
+                tar.addfile(member, io.BytesIO(b"one"))
+
+    data = tmp_path / "inner" / "data"
+
+    assert read_all(data, {"numbers": sha256(b"one").hexdigest()}, download) == [b"one"]
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["numbers"]
+    assert (data / "numbers").is_file()
 
 
 def read_pickled(array: object) -> np.ndarray:
