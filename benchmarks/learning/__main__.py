@@ -15,7 +15,7 @@ from benchmarks.learning.cases import CASES, TITLES, Case
 from benchmarks.learning.fetching import default_folder
 from benchmarks.learning.report import Outcome, draw, table
 from benchmarks.learning.running import Run
-from models.engines import available_engines
+from models.installed import available_engines
 
 
 def main() -> None:

@@ -105,15 +105,16 @@ def watch_cases(_folder: Path) -> list[Case]:
     arms, people = watch_fleet("subject-side"), watch_fleet("subject")
     few, many = (_watch_plan(epochs, fraction=0.5, rounds=50) for epochs in (2, 5))
     demo = replace(_watch_plan(2, fraction=1.0, rounds=30), server=Server("fedavgm", momentum=0.5))
-    curve = {5: 0.805, 10: 0.867, 20: 0.897, 30: 0.912}
+    # Published as 0.805, 0.867, 0.897 and 0.912 of the same 466 windows.
+    right = {5: 375, 10: 404, 20: 418, 30: 425}
     return [
-        Case("20 devices, 2 epochs", few, lambda _: arms, (Accuracy(50, 0.848),)),
-        Case("20 devices, 5 epochs", many, lambda _: arms, (Accuracy(50, 0.862),)),
+        Case("Watch, 20 devices, 2 epochs", few, lambda _: arms, (Accuracy(50, 0.848),)),
+        Case("Watch, 20 devices, 5 epochs", many, lambda _: arms, (Accuracy(50, 0.862),)),
         Case(
-            "10 devices, 2 epochs, momentum 0.5",
+            "Watch, 10 devices, 2 epochs, momentum 0.5",
             demo,
             lambda _: people,
-            tuple(Accuracy(*at) for at in curve.items()),
+            tuple(Accuracy(number, count / len(people.test)) for number, count in right.items()),
         ),
     ]
 
@@ -128,7 +129,7 @@ def hapt_cases(folder: Path) -> list[Case]:
         Selection(fraction=0.33, over_selection=1.0),
         stopping=Stopping(rounds=30),
     )
-    return [Case("21 devices, 9 unseen people", plan, lambda _: fleet, (Accuracy(30, 0.853),))]
+    return [Case("HAPT, 21 devices, 9 unseen people", plan, lambda _: fleet, (Accuracy(30, 0.853),))]
 
 
 def iid_cases(folder: Path) -> list[Case]:
@@ -136,19 +137,15 @@ def iid_cases(folder: Path) -> list[Case]:
     data = mnist.load(folder).standardised()
     goals = (Rounds(0.97, 38), Rounds(0.97, 87, "McMahan et al."))
     plan = _mnist_plan(learning_rate=0.1, rounds=200)
-    return [Case("2NN, IID", plan, lambda seed: mnist.iid_fleet(data, 100, seed), goals, GRID)]
+    return [Case("MNIST 2NN, IID", plan, lambda seed: mnist.iid_fleet(data, 100, seed), goals, GRID)]
 
 
 def shard_cases(folder: Path) -> list[Case]:
-    """MNIST, two shards a device: plain averaging as in the paper, and with server momentum."""
+    """MNIST, two shards a device."""
     data = mnist.load(folder).standardised()
     goals = (Rounds(0.97, 623), Rounds(0.97, 664, "McMahan et al."))
-    plain = _mnist_plan(learning_rate=0.1, rounds=1000)
-    momentum = replace(_mnist_plan(learning_rate=0.0464, rounds=1000), server=Server("fedavgm", momentum=0.9))
-    return [
-        Case(f"2NN, two shards, {name}", plan, lambda seed: mnist.shard_fleet(data, 100, seed), goals, GRID)
-        for name, plan in (("momentum 0.9", momentum), ("plain", plain))
-    ]
+    plan = _mnist_plan(learning_rate=0.1, rounds=1000)
+    return [Case("MNIST 2NN, two shards", plan, lambda seed: mnist.shard_fleet(data, 100, seed), goals, GRID)]
 
 
 GRID = (0.0215, 0.0464, 0.1, 0.215)

@@ -86,7 +86,7 @@ class Run:
     def _accuracies(self, engine: str, processes: int) -> Iterator[float]:
         plan = self.plan
         model = build_model(plan.model.catalog or "", plan.model.parameters, self.seed)
-        bundle = build_bundle(model, loss=plan.training.loss, optimizer=plan.training.optimizer)
+        bundle = build_bundle(model, plan.training)
         with Workers(bundle, self.fleet, engine, processes) as workers:
 
             def mean_update(weights: Vector, number: int) -> Vector:

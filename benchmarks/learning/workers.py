@@ -8,8 +8,6 @@ from itertools import pairwise
 from multiprocessing import get_context
 from types import TracebackType
 
-from msgspec.structs import replace
-
 from benchmarks.learning.examples import Examples, Fleet
 from models.bundle import Bundle
 from models.engines import Evaluation, FitResult, TrainingEngine, load_engine
@@ -23,7 +21,7 @@ class Workers(AbstractContextManager["Workers"]):
     Args:
         bundle: of the model.
         fleet: everybody's examples; copied into each process once.
-        engine: the only one that may be used, one of `models.engines.available_engines()`.
+        engine: the only one that may be used, one of `models.installed.available_engines()`.
         processes: how many.
     """
 
@@ -33,7 +31,7 @@ class Workers(AbstractContextManager["Workers"]):
             processes,
             mp_context=get_context("spawn"),
             initializer=_Worker.open,
-            initargs=(_only(bundle, engine), fleet),
+            initargs=(bundle.only(engine), engine, fleet),
         )
 
     def train(
@@ -65,8 +63,8 @@ class _Worker:
     fleet: Fleet
 
     @classmethod
-    def open(cls, bundle: Bundle, fleet: Fleet) -> None:
-        cls.engine, cls.fleet = load_engine(bundle), fleet
+    def open(cls, bundle: Bundle, engine: str, fleet: Fleet) -> None:
+        cls.engine, cls.fleet = load_engine(bundle, engine), fleet
 
 
 def _train(weights: Vector, training: Training, member: int, seed: int) -> FitResult:
@@ -82,9 +80,3 @@ def _evaluate(weights: Vector, part: tuple[int, int]) -> Evaluation:
 def _cut(examples: int, parts: int) -> list[tuple[int, int]]:
     bounds = [examples * part // parts for part in range(parts + 1)]
     return list(pairwise(bounds))
-
-
-def _only(bundle: Bundle, engine: str) -> Bundle:
-    """The bundle as one engine sees it, so that no other can be taken."""
-    engines = {engine: bundle.manifest.engines[engine]}
-    return replace(bundle, manifest=replace(bundle.manifest, engines=engines))

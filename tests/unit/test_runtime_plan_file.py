@@ -144,7 +144,10 @@ def test_a_wrong_value_names_key_value_and_fix(tmp_path: Path, text: str, line: 
         ("", 'model.catalog and model.onnx are missing; write one, for example catalog = "cnn1d"'),
         (
             "model = 3",
-            "model is 3; write a table with the keys catalog, parameters, onnx, output, frozen, private, lora",
+            (
+                "model is 3; write a table with the keys catalog, parameters, onnx, output, frozen, private, "
+                "lora"
+            ),
         ),
         (
             "[model.parameters]\nclasses = 'six'",
