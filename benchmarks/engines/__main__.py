@@ -1,6 +1,6 @@
 """Microseconds of a training step of every catalog model, one thread: our engines, numpy, PyTorch in one run.
 
-    python -m benchmarks.engines [--stock PYTHON] [--torch PYTHON] [--turns 3] [--json]
+    python -m benchmarks.engines [--stock PYTHON] [--torch PYTHON] [--turns 3] [--json] [--catalog]
 
 PYTHON are interpreters with this project and plain onnxruntime, and with torch. Each measurement is a process
 of its own; the turns go round, and the least of each counts: a shared machine only ever adds.
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.engines.cases import CASES, Case
+from models.catalog import CATALOG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,12 +28,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--case", action="append", help="only these")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--catalog", action="store_true", help="write models/catalog/README.md, too")
     chosen = parser.parse_args()
     rows = [
         _row(case, _columns(case, chosen.stock, chosen.torch), chosen.turns)
         for case in CASES
         if not chosen.case or case.name in chosen.case
     ]
+    if chosen.catalog:
+        (ROOT / "models" / "catalog" / "README.md").write_text(_catalog(rows), encoding="utf-8")
     print(json.dumps({"rows": [asdict(row) for row in rows]}) if chosen.json else _table(rows))
 
 
@@ -49,6 +53,17 @@ def _columns(case: Case, stock: str | None, torch: str | None) -> dict[str, list
     if torch:
         columns["torch"] = [torch, "-m", "benchmarks.engines.with_torch", case.name]
     return columns
+
+
+_CATALOG_HEAD = """\
+# The catalog
+
+`model.catalog` of a plan, and its sizes as `model.parameters`. Made by `python -m benchmarks.engines --catalog`:
+microseconds of a step of so many examples, one thread of the machine that measured, and the most memory of a
+process that trains and that has built the model, too. An engine that cannot train a model has no figure.
+
+| model | what it is | sizes | parameters | batch | ort-graph | ort-training | MiB |
+|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -114,6 +129,18 @@ def _table(rows: list[Row]) -> str:
         memory = f"{row.mib['ort-graph']:.0f}"
         lines.append(f"| {row.model} | {row.parameters:,} | {row.batch} | {figures} | {ratio} | {memory} |")
     return "\n".join(lines)
+
+
+def _catalog(rows: list[Row]) -> str:
+    """What a data scientist chooses by."""
+    lines = [_CATALOG_HEAD]
+    for row, case in zip(rows, CASES, strict=False):
+        sizes = ", ".join(f"{name} {size}" for name, size in case.sizes.items())
+        us = [f"{row.us[name]:.0f}" if name in row.us else "" for name in ("ort-graph", "ort-training")]
+        cells = [f"`{row.model}`", CATALOG[row.model].description, sizes, f"{row.parameters:,}"]
+        cells += [str(row.batch), *us, f"{row.mib['ort-graph']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -74,7 +74,11 @@ def numpy_run(case: Case) -> Callable[[int], object]:
             bias -= RATE * slope.sum(axis=0)
             slope = below
 
-    return lambda steps: [step() for _ in range(steps)]
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            step()
+
+    return run
 
 
 def _slope(case: Case, value: Any, picked: Any) -> Any:
