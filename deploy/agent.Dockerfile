@@ -1,5 +1,6 @@
 # The agent of a device:  docker build -f deploy/agent.Dockerfile -t fedfleet-agent .
-# x86-64 trains; on other processors the image builds, but has no training engine.
+# x86-64 gets ONNX Runtime with its training build (engines ort-graph and ort-training), other processors plain
+# ONNX Runtime (ort-graph).
 
 FROM python:3.12.11-slim-bookworm AS build
 COPY . /source

@@ -58,7 +58,7 @@ def _columns(case: Case, stock: str | None, torch: str | None) -> dict[str, list
 _CATALOG_HEAD = """\
 # The catalog
 
-`model.catalog` of a plan, and its sizes as `model.parameters`. Made by `python -m benchmarks.engines --catalog`:
+`model.catalog` of a plan, its sizes as `model.parameters`. Made by `python -m benchmarks.engines --catalog`:
 microseconds of a step of so many examples, one thread of the machine that measured, and the most memory of a
 process that trains and that has built the model, too. An engine that cannot train a model has no figure.
 
