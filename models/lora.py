@@ -42,7 +42,7 @@ def add_adapters(source: onnx.ModelProto | bytes, roles: Roles, lora: Lora, seed
     adapted: Any = parse_model(source)
     graph = adapted.graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    layers = [name for node in graph.node if (name := _weights_of(node, weights))]
+    layers = {name: node for node in graph.node if (name := _weights_of(node, weights))}
     chosen = [name for name in layers if any(fnmatchcase(name, pattern) for pattern in lora.layers)]
     if not chosen:
         raise ModelError(
@@ -50,12 +50,14 @@ def add_adapters(source: onnx.ModelProto | bytes, roles: Roles, lora: Lora, seed
             f"there are {', '.join(layers) or 'none'}"
         )
     random = np.random.default_rng(seed)
+    for name in chosen:
+        sizes = _width_and_out(layers[name], weights[name])
+        graph.initializer.extend(_matrices(name, sizes, lora, random))
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
     del graph.node[:]
     for node in nodes:
         name = _weights_of(node, weights)
         if name in chosen:
-            graph.initializer.extend(_matrices(name, _width_and_out(node, weights[name]), lora, random))
             graph.node.extend(_beside(node, name))
         else:
             graph.node.append(node)

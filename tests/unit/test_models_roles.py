@@ -7,11 +7,13 @@ import onnx
 import pytest
 
 from coordinator.artifact import Artifact, build_artifact
-from models.artifact import export_inference
+from models.artifact import build_bundle, export_inference
 from models.bundle import Bundle
 from models.engines import load_engine
 from models.errors import BundleError, ModelError, TrainingFailedError
+from models.forward import ALL_SHARED
 from models.installed import ORT_GRAPH
+from models.lora import add_adapters
 from protocol.plan import Lora, Model, Plan, Training
 
 SIZES = {"features": 6, "classes": 3, "hidden": 5}
@@ -99,6 +101,23 @@ def test_adapters_begin_as_the_model_was_and_are_all_that_travels() -> None:
     )
     trained = engine.fit(made.weights, x, y, settings, seed=1)
     assert engine.evaluate(trained.weights, x, y).loss_sum < 0.8 * before
+
+
+def test_weights_that_two_layers_share_have_one_adapter() -> None:
+    node = onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [node("MatMul", ["x", "w"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "w"], ["y"])],
+        "tied",
+        [onnx.helper.make_tensor_value_info("x", 1, ["batch", 4])],
+        [onnx.helper.make_tensor_value_info("y", 1, ["batch", 4])],
+        [onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
+
+    adapted, roles = add_adapters(model, ALL_SHARED, Lora(rank=1), seed=1)
+
+    bundle = build_bundle(adapted, Training(loss="mse"), roles=roles)
+    assert names(bundle.manifest.parameters) == ["w.lora_a", "w.lora_b"]
 
 
 @pytest.mark.parametrize(
