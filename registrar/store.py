@@ -7,7 +7,7 @@ transaction, durable when it returns. `version` tells that somebody else has wri
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -117,8 +117,11 @@ class RegistrarStore:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE_MODE))
-            self._connection = sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
-            self._open(file)
+            with ExitStack() as opened:
+                self._connection = sqlite3.connect(file, timeout=_PATIENCE, isolation_level=None)
+                opened.callback(self._connection.close)
+                self._open(file)
+                opened.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{file} cannot be used: {error}; restore a backup, or free the disk") from error
 

@@ -1,6 +1,7 @@
 """A fleet with a registrar, for tests: its root, the registrar's office, and devices that ask it."""
 
 import random
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,16 +54,22 @@ class Registry:
         self.entropy = random.Random(self.seed).randbytes
         self.root = FleetAuthority.create("demo", NOW, self.entropy, lifetime=20 * YEAR)
         self.identity = self.root.issue("registrar", Role.REGISTRAR, lifetime=2 * YEAR)
-        self.store = RegistrarStore(self.folder)
+        self.store = self._own(RegistrarStore(self.folder))
         self.office = self.reopened()
 
     def reopened(
         self, identity: Identity | None = None, store: RegistrarStore | None = None, now: float = NOW
     ) -> Office:
         """The office as after a restart, perhaps with a renewed identity, or another state."""
-        office = Office(identity or self.identity, store or self.store, self.entropy, self.terms)
+        used = self._own(store) if store else self.store
+        office = Office(identity or self.identity, used, self.entropy, self.terms)
         office.sign_list(UnixTime(now))
         return office
+
+    def _own(self, store: RegistrarStore) -> RegistrarStore:
+        """It is closed when nobody has this registry any more."""
+        weakref.finalize(self, store.close)
+        return store
 
     def ask(self, who: Identity, name: str, private: Ed25519PrivateKey, now: float = NOW) -> FromRegistrar:
         """One request and its answer."""

@@ -1,5 +1,6 @@
 """Who gets a certificate from the registrar, and what its lists say."""
 
+import contextlib
 import datetime as dt
 from dataclasses import replace
 from pathlib import Path
@@ -367,8 +368,8 @@ def test_two_programs_use_the_store_at_once(registry: Registry) -> None:
     before = registry.store.version
     registry.enrolled("d1", 1)
     assert registry.store.version == before  # its own writing is no news
-    command = RegistrarStore(registry.folder)
-    command.revoke(command.devices()[0].id, NOW, "stolen")
+    with contextlib.closing(RegistrarStore(registry.folder)) as command:
+        command.revoke(command.devices()[0].id, NOW, "stolen")
     assert registry.store.version != before
     assert registry.office.unlisted(NOW)
 
