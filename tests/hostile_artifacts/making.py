@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,10 +21,13 @@ from models.bundle_scan import (
     TRAINING_FILE,
 )
 from models.catalog import build_model
-from models.installed import ORT_GRAPH, ORT_TRAINING
+from models.installed import ORT_GRAPH, ORT_TRAINING, available_engines
 from models.layout import Vector
 from protocol.chunks import BlobRef, describe
 from protocol.plan import Training
+
+if ORT_TRAINING not in available_engines():
+    pytest.skip("a bundle for both engines needs onnxruntime-training-cpu", allow_module_level=True)
 
 FEATURES = 6
 SGD, ADAMW = Training(), Training(optimizer="adamw")
