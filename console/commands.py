@@ -17,6 +17,7 @@ from console.ca import ca_app
 from console.data_commands import data_app
 from console.device import add_agent_commands, device_app
 from console.doctor_commands import add_doctor
+from console.job_commands import add_job_commands
 from console.main import AGENT_COMMANDS, run_program
 from console.named_errors import named_errors
 
@@ -52,6 +53,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(device_app, name="device")
 add_agent_commands(agent_app)
 add_doctor(app)
+add_job_commands(app)
 
 # They read their own command line, the same one as `python -m coordinator`: it is told once.
 _READS_ITSELF = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -232,20 +234,35 @@ def check(
     file: Annotated[Path, typer.Argument(help="The plan.")] = Path("plan.toml"),
     *,
     devices: Annotated[int | None, typer.Option(min=1, help="Devices on offer; else a full round's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="An agent's settings: whether its data fit.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Names every mistake with its fix, or tells what the plan means for a device."""
+    """Names every mistake with its fix, or tells what the plan means for a device.
+
+    Exit code 0: all is well; 1: the model cannot train on the data; 2: something is wrong.
+    """
     import msgspec
     from rich.console import Console
 
+    from console.data_check import examined
+    from console.data_check import table as table_of_data
     from console.plan_check import check_plan, rehearsed, table
 
     with named_errors():
         figures = rehearsed(file, check_plan(file, devices))
-        if json:
-            typer.echo(msgspec.json.encode(figures))
-        else:
-            Console().print(table(file, figures))
+        found = None if data is None else examined(data, file)
+    if json:
+        extra = {} if found is None else {"schema": found.schema, "mismatches": found.mismatches}
+        typer.echo(msgspec.json.encode({**msgspec.to_builtins(figures), **extra}))
+    else:
+        Console().print(table(file, figures))
+        if found:
+            Console().print(table_of_data(found.path, found.schema))
+    for one in found.mismatches if found else ():
+        typer.echo(f"{data}: {one}", err=True)
+    raise typer.Exit(1 if found and found.mismatches else 0)
 
 
 @plan_app.callback()

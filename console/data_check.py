@@ -1,22 +1,51 @@
 """`fedfleet data check`: what a device would train on, for its owner's eyes."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import Struct
 from rich.table import Table
 
 from coordinator.artifact import build_artifact
+from device_agent.settings import AgentSettings
 from models.datasets.schema import DataSchema, mismatches
 from models.datasets.source import DataSource
 from models.training_limits import TrainingLimits
 from models.training_process import TrainingWorker
+from runtime.config import load_settings
 from runtime.plan_file import load_plan
 
 READING_SECONDS = 600.0
 """Data that take longer to be read twice would leave a round no time for training."""
 
 SHOWN_CLASSES = 50
+
+
+class Examined(Struct, frozen=True):
+    """A device's data, seen.
+
+    Attributes:
+        path: where they are.
+        schema: what is there.
+        mismatches: why a plan's model cannot train on them.
+    """
+
+    path: Path
+    schema: DataSchema
+    mismatches: Sequence[str]
+
+
+def examined(settings_file: Path, plan_file: Path | None) -> Examined:
+    """Read the data of an agent's settings, and compare them with a plan's model.
+
+    Raises:
+        FedfleetError: settings, data or plan are wrong.
+    """
+    settings = load_settings(AgentSettings, file=settings_file, environment=os.environ, overrides={})
+    schema = described(settings.data, settings.training)
+    return Examined(settings.data.path, schema, () if plan_file is None else faults(schema, plan_file))
 
 
 def described(source: DataSource, limits: TrainingLimits) -> DataSchema:

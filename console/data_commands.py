@@ -4,7 +4,6 @@ What a command needs is imported when it runs: `fedfleet --help` is quick.
 """
 # ruff: noqa: PLC0415 (see above)
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,21 +29,17 @@ def check(
     import msgspec
     from rich.console import Console
 
-    from console.data_check import described, faults, table
-    from device_agent.settings import AgentSettings
-    from runtime.config import load_settings
+    from console.data_check import examined, table
 
     with named_errors():
-        settings = load_settings(AgentSettings, file=file, environment=os.environ, overrides={})
-        schema = described(settings.data, settings.training)
-        found = [] if plan is None else faults(schema, plan)
+        found = examined(file, plan)
     if json:
-        typer.echo(msgspec.json.encode({"schema": schema, "mismatches": found}))
+        typer.echo(msgspec.json.encode({"schema": found.schema, "mismatches": found.mismatches}))
     else:
-        Console().print(table(settings.data.path, schema))
-    for one in found:
+        Console().print(table(found.path, found.schema))
+    for one in found.mismatches:
         typer.echo(f"{plan}: {one}", err=True)
-    raise typer.Exit(1 if found else 0)
+    raise typer.Exit(1 if found.mismatches else 0)
 
 
 @data_app.callback()

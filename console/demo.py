@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import signal
 import time
 from pathlib import Path
 
@@ -13,15 +12,11 @@ from rich.table import Table
 from console.demo_files import DemoFiles, make_files
 from console.demo_run import Demo, DemoOptions, Summary
 from console.fleet_view import FleetView
+from console.local_run import EXIT_NOTHING, EXIT_OK, EXIT_TERMINATED, until_terminated
 from console.outputs import choose
 from console.text import percent, size
 
 DEFAULT_FOLDER = Path("fedfleet-demo")
-
-EXIT_OK = 0
-EXIT_NOTHING = 1
-"""Not one round was committed."""
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def run(options: DemoOptions, *, json: bool) -> int:
@@ -54,18 +49,12 @@ def _show(options: DemoOptions, files: DemoFiles, began: float, *, json: bool) -
     view = FleetView()
     with choose(Console(), view, f"fedfleet demo, {options.devices} devices", json=json) as output:
         demo = Demo(options, files, view, output)
-        asyncio.run(_until_terminated(demo))
+        asyncio.run(until_terminated(demo.run()))
         summary = demo.summary(time.monotonic() - began)
         results = {"summary": summary, "rounds": list(view.results.values())}
         files.results.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
         output.event("finished", "done", msgspec.to_builtins(summary))
     return summary
-
-
-async def _until_terminated(demo: Demo) -> None:
-    running = asyncio.ensure_future(demo.run())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    await running
 
 
 def _forget(options: DemoOptions, folder: Path) -> None:

@@ -6,12 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from msgspec import Struct
 
 from console.identities import issue
+from console.run_files import RunFiles, fresh
 from models.watch import DeviceData, load_watch
 from protocol.errors import MisuseError
-from protocol.plan import Plan
 from runtime.identity import write_identity
 from runtime.plan_file import load_plan
 
@@ -20,33 +19,8 @@ FLEET = "demo"
 _ROUNDS = re.compile(r"(?m)^rounds = \d+")
 
 
-class DemoFiles(Struct, frozen=True):
-    """Where everything is.
-
-    Attributes:
-        folder: what the user finds afterwards.
-        devices: their names, in order.
-        plan: as read from `plan_file`.
-    """
-
-    folder: Path
-    devices: tuple[str, ...]
-    plan: Plan
-
-    @property
-    def work(self) -> Path:
-        """What goes away again unless it is to be kept."""
-        return self.folder / "work"
-
-    @property
-    def logs(self) -> Path:
-        """One log for each process."""
-        return self.work / "logs"
-
-    @property
-    def plan_file(self) -> Path:
-        """The plan of this run."""
-        return self.work / "plan.toml"
+class DemoFiles(RunFiles, frozen=True):
+    """Where everything of a demo is; `work` goes away again unless it is to be kept."""
 
     @property
     def evaluation_data(self) -> Path:
@@ -54,23 +28,9 @@ class DemoFiles(Struct, frozen=True):
         return self.work / "coordinator" / "evaluation.npz"
 
     @property
-    def model(self) -> Path:
-        """The inference model."""
-        return self.folder / "model.onnx"
-
-    @property
     def plot(self) -> Path:
         """Accuracy by round."""
         return self.folder / "accuracy.png"
-
-    @property
-    def results(self) -> Path:
-        """Every round, and the summary, as JSON."""
-        return self.folder / "results.json"
-
-    def of(self, name: str) -> Path:
-        """The coordinator's or a device's own folder."""
-        return self.work / name
 
 
 def make_files(wanted: Path, devices: int, rounds: int | None) -> DemoFiles:
@@ -97,19 +57,6 @@ def make_files(wanted: Path, devices: int, rounds: int | None) -> DemoFiles:
         _write(made.of(each.name) / "data.npz", _own(each))
     _write(made.evaluation_data, _pooled(data))
     return made
-
-
-def fresh(wanted: Path) -> Path:
-    """Make a folder that was not there: `wanted`, or with -2, -3, … behind."""
-    number = 1
-    while True:
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
 
 
 def bundled_plan() -> str:

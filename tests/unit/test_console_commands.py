@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.commands import app
-from console.demo_files import bundled_plan, fresh, make_files
+from console.demo_files import bundled_plan, make_files
 from console.identities import IdentitiesError, device_names, make_fleet
 from console.main import main
 from console.plan_check import check_plan
+from console.run_files import fresh
 from console.serve_broker import PasswordError, default_password_file, password_in
 from console.watch import read_settings
 from models.datasets.npz import load_npz
