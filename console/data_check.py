@@ -22,6 +22,11 @@ READING_SECONDS = 600.0
 
 SHOWN_CLASSES = 50
 
+SCALE_HINT = (
+    "features are far from 0 and 1, so training will hardly learn; write below \\[data], the same numbers on "
+    "every device:"
+)
+
 
 class Examined(Struct, frozen=True):
     """A device's data, seen.
@@ -81,6 +86,10 @@ def table(path: Path, schema: DataSchema) -> Table:
     made.add_row("dropped", f"{schema.dropped:,} rows with something missing")
     made.add_row("x", str(schema.x))
     made.add_row("y", str(schema.y))
+    if schema.unscaled:
+        made.add_row("scale", SCALE_HINT)
+        made.add_row("", f"mean = {_list(schema.mean)}")
+        made.add_row("", f"deviation = {_list(schema.deviation)}")
     for number, (label, examples) in enumerate(schema.labels.items()):
         if number == SHOWN_CLASSES:
             made.add_row("", f"… {len(schema.labels) - number} classes more")
@@ -88,6 +97,10 @@ def table(path: Path, schema: DataSchema) -> Table:
         name = schema.classes[label] if label < len(schema.classes) else ""
         made.add_row(f"class {label}", f"{examples:,} {name}".rstrip())
     return made
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return f"\\[{', '.join(f'{number:.4g}' for number in numbers)}]"  # rich reads [ as its own
 
 
 async def _described(source: DataSource, limits: TrainingLimits) -> DataSchema:

@@ -106,13 +106,13 @@ def make_job(folder: Path) -> Sequence[Path]:
     return [folder / name for name in _TEMPLATES]
 
 
-def try_job(job: Path, devices: int | None, pattern: str | None, *, json: bool) -> int:
+def try_job(job: Path, devices: int | None, shared_out: Path | None, *, json: bool) -> int:
     """Run a job on this machine; returns the exit code.
 
     Args:
         job: its folder.
-        devices: agents to start; None is one for each file of `pattern`, or else five.
-        pattern: of the agents' data, relative to the job's folder; None where a hook makes them.
+        devices: agents to start; None is one for each file of `shared_out`, or else five.
+        shared_out: folder with each agent's data; None where a hook makes them.
         json: one object a line.
 
     Raises:
@@ -120,7 +120,7 @@ def try_job(job: Path, devices: int | None, pattern: str | None, *, json: bool) 
         KeyboardInterrupt: Ctrl-C; every process has ended.
     """
     began = time.monotonic()
-    made = _make_files(job, devices, pattern)
+    made = _make_files(job, devices, shared_out)
     view = FleetView()
     try:
         with choose(Console(), view, f"fedfleet try {job}, {len(made.devices)} devices", json=json) as output:
@@ -152,10 +152,10 @@ class _JobRun(LocalRun):
         return "--config", str(self._files.settings), "--data", str(data)
 
 
-def _make_files(job: Path, wanted: int | None, pattern: str | None) -> JobFiles:
+def _make_files(job: Path, wanted: int | None, shared_out: Path | None) -> JobFiles:
     settings = load_settings(AgentSettings, file=job / SETTINGS, environment={}, overrides={})
     plan = load_plan(job / PLAN)
-    data = _matching(job, pattern, wanted)
+    data = () if shared_out is None else _each(shared_out, wanted)
     devices = len(data) or wanted or max(DEFAULT_DEVICES, plan.selection.min_cohort)
     if devices < settings.floors.min_cohort:
         raise JobError(
@@ -165,8 +165,8 @@ def _make_files(job: Path, wanted: int | None, pattern: str | None) -> JobFiles:
     check_plan(job / PLAN, devices)
     if not data and not isinstance(settings.data, HookSource):
         raise JobError(
-            f"each agent needs data of its own, and {job / SETTINGS} names one file; give them one each: "
-            "--data 'data/*.csv'"
+            f"each agent needs data of its own, and {job / SETTINGS} names one; put a file for each into a "
+            "folder, and add --data FOLDER"
         )
     source = msgspec.structs.replace(settings.data, path=data[0]) if data else settings.data
     if found := faults(described(source, settings.training), job / PLAN):
@@ -183,15 +183,11 @@ def _make_files(job: Path, wanted: int | None, pattern: str | None) -> JobFiles:
     )
 
 
-def _matching(job: Path, pattern: str | None, wanted: int | None) -> Sequence[Path]:
-    if pattern is None:
-        return []
-    found = sorted(job.glob(pattern))
-    if not found or (wanted is not None and len(found) < wanted):
-        raise JobError(
-            f"{len(found)} files match {pattern} in {job}; write one for each device, and the "
-            "pattern in quotes, relative to that folder"
-        )
+def _each(folder: Path, wanted: int | None) -> Sequence[Path]:
+    """The agents' data, by name."""
+    found = sorted(each for each in folder.glob("*") if not each.name.startswith("."))
+    if not found or len(found) < (wanted or 0):
+        raise JobError(f"{folder} holds {len(found)} files; write one for each agent there")
     return found[:wanted]
 
 

@@ -39,8 +39,7 @@ def try_(
         typer.Option(min=3, max=50, help="Agents to start; else 5, or one for each file of --data."),
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(metavar="PATTERN", help="Of one file for each agent, in the folder: 'data/*.csv'."),
+        Path | None, typer.Option(metavar="DIR", help="With one file (or one folder) for each agent.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:

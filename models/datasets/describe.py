@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,40 @@ from models.errors import DatasetError
 
 MAX_CLASSES = 10_000
 """More different labels than this are numbers to predict, and not classes."""
+
+
+class _Spread:
+    """Mean and deviation of each feature, one example after the other.
+
+    Chan, Golub and LeVeque 1983, The American Statistician 37(3).
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._mean: Any = np.zeros(0)
+        self._squares: Any = np.zeros(0)
+
+    def add(self, values: Any) -> None:
+        """Rows of an example, or its one row: (features,) or (window, features)."""
+        rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
+        if not self._rows:
+            self._mean, self._squares = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+        new, before = len(rows), self._rows
+        self._rows += new
+        shift = rows.mean(axis=0) - self._mean
+        self._squares += ((rows - rows.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * (
+            before * new / self._rows
+        )
+        self._mean += shift * (new / self._rows)
+
+    def means(self) -> tuple[float, ...]:
+        """Empty when there was nothing."""
+        return tuple(self._mean.tolist())
+
+    def deviations(self) -> tuple[float, ...]:
+        """Likewise; 1 for a feature that never changes."""
+        found = np.sqrt(self._squares / max(1, self._rows))
+        return tuple(np.where(found > 0, found, 1.0).tolist())
 
 
 def describe(source: DataSource) -> DataSchema:
@@ -49,8 +84,11 @@ def _of_rows(source: DataSource, reading: Reading) -> DataSchema:
     tally: Counter[int] = Counter()
     parts = [0, 0]
     seen: tuple[ArraySchema, ArraySchema] | None = None
+    spread = _Spread()
     for piece in read_pieces(source, reading, survey):
         parts[piece.held_out] += 1
+        if not isinstance(source, NpzSource | HookSource) and not source.mean:
+            spread.add(piece.values)
         if seen is None:
             x = input_of(source, piece.values)
             y = x if piece.target is None else target_of(source, piece.target)
@@ -68,6 +106,8 @@ def _of_rows(source: DataSource, reading: Reading) -> DataSchema:
         y=seen[1],
         labels=dict(sorted(tally.items())),
         classes=() if isinstance(source, NpzSource | HookSource) else source.classes,
+        mean=spread.means(),
+        deviation=spread.deviations(),
     )
 
 

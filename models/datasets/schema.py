@@ -9,6 +9,9 @@ if TYPE_CHECKING:  # an agent starts without numpy
     from models.bundle import BundleManifest, Tensor
 
 
+FAR = 5.0
+
+
 class ArraySchema(Struct, frozen=True, forbid_unknown_fields=True):
     """One example's array.
 
@@ -35,6 +38,8 @@ class DataSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         y: the label or target.
         labels: of each class, how many examples of both parts; empty where the target is no class.
         classes: names of the classes; empty where they are numbers.
+        mean: of each feature, where settings could scale it and do not yet; else empty.
+        deviation: likewise, 1 for a feature that never changes.
     """
 
     examples: int
@@ -44,6 +49,16 @@ class DataSchema(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     y: ArraySchema
     labels: Mapping[int, int] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    @property
+    def unscaled(self) -> bool:
+        """Whether a feature is so far from 0 and 1 that plain gradient steps learn little."""
+        return any(
+            abs(mean) > FAR or not 1 / FAR <= deviation <= FAR
+            for mean, deviation in zip(self.mean, self.deviation, strict=True)
+        )
 
 
 def mismatches(schema: DataSchema, manifest: "BundleManifest") -> list[str]:

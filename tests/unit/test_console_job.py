@@ -73,10 +73,27 @@ def test_a_job_whose_data_do_not_fit_does_not_begin(job: Path) -> None:
 
 def test_agents_need_data_of_their_own(job: Path) -> None:
     change(job / "settings.toml", 'source = "hook"', 'source = "csv"')
-    with pytest.raises(JobError, match=r"give them one each: --data 'data/\*.csv'"):
+    with pytest.raises(JobError, match="put a file for each into a folder, and add --data FOLDER"):
         try_job(job, None, None, json=True)
-    with pytest.raises(JobError, match=r"0 files match data/\*.csv in "):
-        try_job(job, None, "data/*.csv", json=True)
+    with pytest.raises(JobError, match="data holds 0 files; write one for each agent there"):
+        try_job(job, None, job / "data", json=True)
+
+
+def test_numbers_that_want_scaling_are_told_with_the_lines_to_write(job: Path) -> None:
+    (job / "my.csv").write_text("hot,label\n" + "".join(f"{50 + 10 * (i % 2)},{i % 2}\n" for i in range(10)))
+    settings = (job / "settings.toml").read_text()
+    table = '[data]\nsource = "csv"\npath = "my.csv"\nlabel = "label"\n'
+    (job / "settings.toml").write_text(settings[: settings.index("[data]")] + table)
+    command = ["data", "check", str(job / "settings.toml")]
+
+    told = COMMAND.invoke(app, command).stdout
+
+    assert "far from 0 and 1" in told
+    assert "mean = [55]" in told
+    assert "deviation = [5]" in told
+    with (job / "settings.toml").open("a") as file:
+        file.write("mean = [55]\ndeviation = [5]\n")
+    assert "far from" not in COMMAND.invoke(app, command).stdout
 
 
 def test_fewer_devices_than_devices_insist_on(job: Path) -> None:
