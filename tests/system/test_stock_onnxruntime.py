@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.broker, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FIRST_WITHOUT_TRAINING = 13
 """The minor version of Python from which on there is no training build for any processor."""
 
@@ -36,25 +36,26 @@ TESTS = (
 
 
 def pythons() -> Iterator[Path]:
-    """Interpreters that may be on this machine, the newest first: on the PATH, then pyenv's."""
+    """Interpreters of versions that pyproject.toml names, the newest first: on the PATH, then pyenv's."""
+    named = [
+        int(one[1]) for one in map(re.compile(r".*:: 3\.(\d+)").fullmatch, PROJECT["classifiers"]) if one
+    ]
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for minor in range(19, FIRST_WITHOUT_TRAINING - 1, -1):
+    for minor in sorted((one for one in named if one >= FIRST_WITHOUT_TRAINING), reverse=True):
         if found := shutil.which(f"python3.{minor}"):
             yield Path(found)
         yield from sorted(versions.glob(f"3.{minor}.*/bin/python"), reverse=True)
-    yield Path(sys.executable)
 
 
 def works(python: Path) -> bool:
-    """Whether it can make environments, and is new enough; a shim of pyenv's may lead nowhere."""
-    question = f"import ensurepip, sys, venv; sys.exit(sys.version_info < (3, {FIRST_WITHOUT_TRAINING}))"
-    return subprocess.run([python, "-c", question], check=False, capture_output=True).returncode == 0
+    """Whether it can make environments; a shim of pyenv's may lead nowhere."""
+    answer = subprocess.run([python, "-c", "import ensurepip, venv"], check=False, capture_output=True)
+    return answer.returncode == 0
 
 
 def runners() -> Iterator[str]:
     """With the versions that pyproject.toml names."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in (each for extra in project["optional-dependencies"].values() for each in extra):
+    for requirement in (each for extra in PROJECT["optional-dependencies"].values() for each in extra):
         if re.split(r"[<>=;\[ ]", requirement)[0] in RUNNERS:
             yield requirement
 
