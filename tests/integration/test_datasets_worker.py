@@ -65,7 +65,7 @@ class Bench(Struct):
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     model = build_model("logistic", {"features": 3, "classes": 2}, seed=1)
-    bundle = build_bundle(model, loss="cross_entropy", optimizer="sgd").encode()
+    bundle = build_bundle(model, Training()).encode()
     bench = Bench(
         TrainingWorker(TrainingLimits(memory_limit_mb=512, cpu_seconds=1)),
         bundle,
@@ -117,7 +117,7 @@ async def test_a_folder_of_windows_trains(bench: Bench) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / f"{number:02}.npy", np.full((3, 1), number % 2, dtype=np.float32))
     model = build_model("cnn1d", {"channels": 1, "window": 8, "classes": 2}, seed=1)
-    bench.bundle = build_bundle(model, loss="cross_entropy", optimizer="sgd").encode()
+    bench.bundle = build_bundle(model, Training()).encode()
     bench.weights = initial_weights(model)
 
     told = await bench.fails(WindowsSource(bench.folder / "data", classes=("low", "high")))

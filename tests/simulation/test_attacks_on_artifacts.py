@@ -51,7 +51,9 @@ def test_the_worker_refuses_a_bundle_whose_hash_differs(bundle: bytes | None, tm
     call = Evaluate(
         bundle_id=sha256(b"the bundle of the manifest").digest(),
         bundle=bundle,
+        engine="ort-graph",
         weights=b"",
+        private=None,
         source=NpzSource(tmp_path / "data.npz"),
     )
     answer = Worker().answer(encode_frame(call)[LENGTH:])
