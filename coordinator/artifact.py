@@ -67,6 +67,15 @@ def build_artifact(plan: Plan, folder: Path, seed: int) -> Artifact:
     Raises:
         ModelError: the model cannot be read or trained; says why.
     """
+    try:
+        return _built(plan, folder, seed)
+    except ModelError as error:
+        if plan.model.onnx is None:
+            raise
+        raise ModelError(f"{folder / plan.model.onnx}: {error}") from error
+
+
+def _built(plan: Plan, folder: Path, seed: int) -> Artifact:
     model, activation = _model(plan, folder, seed)
     roles = Roles(frozen=plan.model.frozen, private=plan.model.private)
     if plan.model.lora.rank:
@@ -80,14 +89,13 @@ def _model(plan: Plan, folder: Path, seed: int) -> tuple[bytes, Activation | Non
     if plan.model.catalog is not None:
         return bytes(build_model(plan.model.catalog, plan.model.parameters, seed).SerializeToString()), None
     path = folder / (plan.model.onnx or "")
-    try:
-        return import_model(_read(path), plan.training.loss, output=plan.model.output, folder=path.parent)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+    return import_model(_read(path), plan.training.loss, output=plan.model.output, folder=path.parent)
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} (model.onnx in the plan) cannot be read: {error.strerror}") from error
+        raise ModelError(
+            f"cannot be read: {error.strerror}; give another path as model.onnx in the plan"
+        ) from error

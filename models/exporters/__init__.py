@@ -17,7 +17,7 @@ from models.exporters.outputs import choose_output, prune
 from models.exporters.precision import make_float32
 from models.exporters.shapes import name_batch, settle_shapes
 from models.exporters.sklearn import rewrite_sklearn
-from models.exporters.wires import drop_identities
+from models.exporters.wires import drop_identities, label
 from models.forward import OPSETS, parse_model
 from protocol.plan import Loss
 
@@ -50,6 +50,7 @@ def import_model(
     _forget_notes(model)
     choose_output(model.graph, loss, output)
     prune(model.graph)
+    _refuse_branches(model.graph)
     rewrite_sklearn(model)
     make_float32(model.graph)
     model = _in_known_opset(model)
@@ -74,12 +75,21 @@ def _forget_notes(model: Any) -> None:
         del thing.metadata_props[:]
 
 
+def _refuse_branches(graph: Any) -> None:
+    for node in graph.node:
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            raise ModelError(
+                f"{label(node)} holds a graph of its own, for which there is no gradient; export the model "
+                "without branches and loops"
+            )
+
+
 def _in_known_opset(model: Any) -> Any:
     used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     if used:
         node = next(node for node in model.graph.node if node.domain in used)
         raise ModelError(
-            f"operator {node.op_type} ({node.name or node.output[0]}) of the domain {node.domain}: only "
+            f"{label(node)} of the domain {node.domain}: only "
             "standard ONNX operators can be trained; export without it"
         )
     opset = next((int(each.version) for each in model.opset_import if each.domain in {"", "ai.onnx"}), 1)

@@ -163,6 +163,35 @@ def test_what_scikit_learn_cannot_have_trained_is_told_by_its_node() -> None:
         import_model(handmade([node], []), "mse")
 
 
+def test_a_branch_is_told_by_its_node() -> None:
+    inner = helper.make_graph([product("x", "z")], "inner", [], [helper.make_tensor_value_info("z", 1, None)])
+    node = helper.make_node("If", ["when"], ["y"], name="choice", then_branch=inner, else_branch=inner)
+    when = numpy_helper.from_array(np.bool_(1), "when")
+    with pytest.raises(ModelError, match=r"operator If \(choice\) holds a graph of its own"):
+        import_model(handmade([node], [when]), "mse")
+
+
+def test_functions_of_a_model_are_written_out() -> None:
+    source = handmade([helper.make_node("Twice", ["x", "w"], ["y"], domain="mine")], [])
+    source.opset_import.append(helper.make_opsetid("mine", 1))
+    body = [helper.make_node("MatMul", ["a", "b"], ["h"]), helper.make_node("Add", ["h", "h"], ["c"])]
+    version = [helper.make_opsetid("", 17)]
+    source.functions.append(helper.make_function("mine", "Twice", ["a", "b"], ["c"], body, version))
+
+    model = onnx.load_model_from_string(import_model(source, "mse")[0])
+
+    assert [node.op_type for node in model.graph.node] == ["MatMul", "Add"]
+    assert not model.functions
+
+
+def test_an_error_names_the_file(tmp_path: Path) -> None:
+    plan = Plan(Model(onnx="torch_fixed_batch.onnx"), Training(loss="mse"))
+    with pytest.raises(ModelError, match=r"torch_fixed_batch.onnx: input 'x': the first axis"):
+        build_artifact(plan, FOLDER, seed=1)
+    with pytest.raises(ModelError, match=r"torch_fixed_batch.onnx: cannot be read: No such file"):
+        build_artifact(plan, tmp_path, seed=1)
+
+
 def test_an_operator_of_another_domain_is_told_by_its_node() -> None:
     node = helper.make_node("FusedGemm", ["x", "w"], ["y"], domain="com.microsoft", name="fused")
     with pytest.raises(ModelError, match=r"operator FusedGemm \(fused\) of the domain com.microsoft"):
