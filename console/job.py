@@ -135,7 +135,8 @@ def try_job(job: Path, devices: int | None, shared_out: Path | None, *, json: bo
     except KeyboardInterrupt:
         shutil.rmtree(made.folder)
         raise
-    shutil.rmtree(made.work)
+    if summary.rounds_committed:
+        shutil.rmtree(made.work)
     if not json:
         Console().print(_table(summary, made), highlight=False)
     return EXIT_OK if summary.rounds_committed else EXIT_NOTHING
@@ -220,7 +221,7 @@ def _table(one: Summary, made: JobFiles) -> Table:
         "loss": decimal(one.loss),
         "sent by a device": f"{size(one.bytes_up_per_device)} of masked updates",
         "time": f"{one.seconds:.1f} s",
-        "model": one.model or "none: no round was committed",
+        "model": one.model or f"none: no round was committed; logs in {made.logs}",
         "results": str(made.results),
     }
     if one.accuracy is None:
