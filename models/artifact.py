@@ -75,16 +75,17 @@ def build_bundle(model: onnx.ModelProto | bytes, training: Training, *, roles: R
 def _with_ort_training(bundle: Bundle, forward: Forward, training: Training) -> Bundle:
     """The bundle for both engines, where that one is installed and trains the model with what devices allow.
 
-    Its generator writes operators of its own for some that follow each other, which no device loads.
+    It has no gradient for some operators, and its generator writes operators of its own for some that follow
+    each other, which no device loads.
     """
     if ort_artifacts.objection(forward, training) is not None:
         return bundle
-    files = {**bundle.files, **ort_artifacts.generate(forward, training.loss, training.optimizer)}
     engines = {ORT_GRAPH: ORT_GRAPH_FILES, ORT_TRAINING: ORT_TRAINING_FILES}
-    both = _bundle(forward, bundle.manifest.label, training, engines, files)
     try:
+        files = {**bundle.files, **ort_artifacts.generate(forward, training.loss, training.optimizer)}
+        both = _bundle(forward, bundle.manifest.label, training, engines, files)
         check_bundle(both, ORT_TRAINING)
-    except BundleError:
+    except (BundleError, ModelError):
         return bundle
     return both
 
