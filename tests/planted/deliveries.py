@@ -10,7 +10,6 @@ from planted.bugs import Plant, bug, nothing
 from protocol.chunks import Assembly
 from protocol.effects import Uploaded
 from runtime.downloads import ChunkResender
-from runtime.uploads import UploadReceiver
 
 
 @bug("stuck", "What devices fetch is published once, though the broker may lose it; who asks gets no answer.")
@@ -58,12 +57,3 @@ def hashes_not_checked(plant: Plant) -> None:
 
     plant.instead(Assembly, "add", add)
     plant.instead(Round, "_receive", receive)
-
-
-@bug("stuck", "A chunk that does not come is not granted again.")
-def lost_chunk_not_granted_again(plant: Plant) -> None:
-    def start(real: Any, self: UploadReceiver, *given: Any, **options: Any) -> None:
-        real(self, *given, **options)
-        self._patience = 1e9
-
-    plant.instead(UploadReceiver, "__init__", start)

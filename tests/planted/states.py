@@ -291,7 +291,7 @@ def closed_round_opened_again(plant: Plant) -> None:
 # Which state is the newest.
 
 
-@bug("I6", "A copied state goes on in the epoch of the copy.")
+@bug("I6", "A copied state goes on in the epoch of the copy, whatever mark and devices say.")
 def copy_in_the_same_epoch(plant: Plant) -> None:
     def load(real: Any, self: CoordinatorState, *given: Any) -> None:
         real(self, *given)
@@ -299,6 +299,7 @@ def copy_in_the_same_epoch(plant: Plant) -> None:
 
     plant.instead(CoordinatorState, "_load", load)
     plant.instead(HighWaterMark, "frame_arrived", nothing)
+    plant.instead(Fleet, "newest_seen", lambda *_: ORIGIN)
 
 
 @bug("I6", "Nobody looks at what mark and devices say of a rolled-back state.")
