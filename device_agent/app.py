@@ -7,8 +7,9 @@ needs: `Agent._prepare` is the one place that brings them in.
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
@@ -67,7 +68,19 @@ async def run(settings: AgentSettings) -> None:
         equip(settings, clock, SystemEntropy()) as equipment,
         watched(equipment.transport, clock, os.environ),
     ):
-        await run_until(stop, Agent(equipment, _give_back).run(stop), clock)
+        agent = Agent(equipment, _give_back, settings.renew_seconds)
+        await run_until(stop, agent.run(stop), clock)
+        if agent.renews:
+            _begin_anew()
+
+
+def _begin_anew() -> NoReturn:
+    """The same program in the same process: numpy cannot be unloaded, and most devices wait for hours.
+
+    Not after the contexts have ended: they would tell a service manager that the service is stopping.
+    """
+    _log.info("begins_anew")
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line
 
 
 @contextlib.asynccontextmanager
@@ -130,11 +143,21 @@ class Agent:
     Args:
         equipment: what it acts with.
         rested: is called when a round is over and its vectors are gone.
+        renew_seconds: how long after its last round it ends by itself, to begin anew; 0 is never.
+
+    Attributes:
+        renews: whether it ended by itself, because it has rested for so long.
     """
 
-    def __init__(self, equipment: Equipment, rested: Callable[[object], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        equipment: Equipment,
+        rested: Callable[[object], None] = lambda _: None,
+        renew_seconds: float = 0.0,
+    ) -> None:
         self._with = equipment
         self._rested = rested
+        self._renew_seconds = renew_seconds
         self._participation: Participation | None = None
         self._task: asyncio.Task[None] | None = None
         self._offer_due = self._rest_until = equipment.clock.now()
@@ -143,6 +166,8 @@ class Agent:
         self._newest = equipment.memory.seen
         self._last_reason = ""
         self._saying: set[asyncio.Task[None]] = set()
+        self._last_round: Seconds | None = None
+        self.renews = False
         self.refused = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -163,12 +188,16 @@ class Agent:
                 asyncio.create_task(self._offer_again_and_again()),
                 asyncio.create_task(self._look_again_and_again()),
             ]
-            stopping = asyncio.create_task(stop.wait())
-            done, _ = await asyncio.wait({*working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (*working, stopping):
+            ends: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait())]
+            if self._renew_seconds:
+                ends.append(asyncio.create_task(self._rest_long_enough()))
+            tasks: list[asyncio.Task[object]] = [*working, *ends]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
                 task.cancel()
-            for task in done - {stopping}:
+            for task in done.difference(ends):
                 await task  # it ends with a bug only
+            self.renews = not stop.is_set()
             await self._leave("the agent ends")
             self._show("offline", "")
 
@@ -184,6 +213,12 @@ class Agent:
                 self._come_back()
             if self._task is None:
                 self._show_free()
+
+    async def _rest_long_enough(self) -> None:
+        """Ends when the agent has been in a round, and then in none for `renew_seconds`."""
+        clock, rest = self._with.clock, self._renew_seconds
+        while self._last_round is None or clock.now() < self._last_round + rest or self._task:
+            await clock.sleep(min(LOOK_INTERVAL, rest))
 
     def _show_free(self) -> None:
         """What it does while it takes part in nothing."""
@@ -332,6 +367,7 @@ class Agent:
 
     def _after(self, participation: "Participation") -> None:
         self._participation = self._task = None
+        self._last_round = self._with.clock.now()
         round_ = participation.round
         self._rest_until = Seconds(self._with.clock.now() + round_.retry_after)
         self._last_reason = f"declined: {round_.reason}" if round_.stage is Stage.LEFT else round_.reason

@@ -132,6 +132,8 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
         conditions: when the device takes part.
         training: what training may take from the device.
         upload_bytes_per_second: how fast updates may leave; None is as fast as the network.
+        renew_seconds: how long after its last round the agent begins anew, in the same process, to give back
+            what a round's libraries took; 0 is never.
         log: what is logged.
     """
 
@@ -146,4 +148,5 @@ class AgentSettings(Struct, frozen=True, forbid_unknown_fields=True):
     conditions: ConditionSettings = ConditionSettings()
     training: TrainingLimits = DEFAULT_LIMITS
     upload_bytes_per_second: Annotated[float, Meta(gt=0.0)] | None = None
+    renew_seconds: Annotated[float, Meta(ge=0.0, le=1e9)] = 300.0
     log: LogSettings = LogSettings()

@@ -27,11 +27,11 @@ TRAINING_LIMIT = 130.0
 and data, which are 13 KB and 1 MB here."""
 
 USED_LIMIT = 75.0
-"""MiB of an idle agent that has been in a round: what a round needs stays loaded, numpy above all."""
+"""MiB of an agent after a round, before it begins anew: what a round needs is loaded, numpy above all."""
 
 MEGABYTE = 2**20
 DEVICES = ("wrist-1", "wrist-2", "wrist-3")
-IDLE_SECONDS = 2
+IDLE_SECONDS, RENEW_SECONDS = 2, 10
 _EVERY = 0.05
 """Seconds between two looks; a round takes about a second."""
 
@@ -159,14 +159,15 @@ def plan() -> str:
 
 
 async def look(folder: Path, python: str = sys.executable) -> list[Moment]:
-    """Run the fleet; the agent at four moments, the second of them the largest of its rounds.
+    """Run the fleet; the agent at five moments, the second of them the largest of its rounds.
 
     Args:
         folder: an empty one.
         python: of the agents.
     """
     async with WatchFleet(folder, python) as fleet:
-        agents = await fleet.start_agents(*DEVICES, TRAINING__IDLE_SECONDS=str(IDLE_SECONDS))
+        seconds = {"TRAINING__IDLE_SECONDS": str(IDLE_SECONDS), "RENEW_SECONDS": str(RENEW_SECONDS)}
+        agents = await fleet.start_agents(*DEVICES, **seconds)
         for name in DEVICES:
             await fleet.sees_device(name, "idle")
         pid = _pid(agents[DEVICES[0]])
@@ -178,7 +179,10 @@ async def look(folder: Path, python: str = sys.executable) -> list[Moment]:
         await fleet.sees_device(DEVICES[0], "idle")
         after = moment("idle after two rounds", pid)
         await _until(lambda: not workers_of(pid))
-        return [before, rounds, after, moment("the same, when the worker has ended", pid)]
+        ended = moment("the same, when the worker has ended", pid)
+        await _until(lambda: not any("numpy" in file for file in footprint(pid).files))
+        await fleet.sees_device(DEVICES[0], "idle")
+        return [before, rounds, after, ended, moment("idle, when it has begun anew", pid)]
 
 
 def _pid(program: Program) -> int:

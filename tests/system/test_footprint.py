@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.broker]
 
 
 async def test_an_agent_fits_a_small_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, rounds, after, ended = moments = await look(tmp_path)
+    before, rounds, after, ended, anew = moments = await look(tmp_path)
     with capsys.disabled():
         print(f"\n\n{table(moments)}\n")  # noqa: T201 - the report
     assert before.worker is None
@@ -18,3 +18,4 @@ async def test_an_agent_fits_a_small_device(tmp_path: Path, capsys: pytest.Captu
     assert rounds.together.rss <= TRAINING_LIMIT
     assert after.agent.rss <= USED_LIMIT
     assert ended.worker is None
+    assert anew.agent.rss <= IDLE_LIMIT
