@@ -5,7 +5,7 @@ bundle that they read, never in the meaning of a step.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -173,6 +173,30 @@ def check_output(manifest: BundleManifest, output: NDArray[np.float32], examples
         raise BundleError(
             f"the output has the shape {output.shape}, declared is (batch, *{manifest.output.shape})"
         )
+
+
+def train_in_batches(
+    step: Callable[[Examples, Examples], float],
+    x: Examples,
+    y: Examples,
+    rows: Iterable[NDArray[np.int64]],
+) -> tuple[float, int]:
+    """Take a step for each batch.
+
+    Args:
+        step: takes one; returns the batch's mean loss before it.
+        x: float32 (n, *input shape).
+        y: labels of these examples.
+        rows: which of them make each batch; see `batches`.
+
+    Returns:
+        The mean loss over all steps, each weighted by its batch; and how many steps.
+    """
+    loss_sum, seen, steps = 0.0, 0, 0
+    for batch in rows:
+        loss_sum += step(x[batch], y[batch]) * len(batch)
+        seen, steps = seen + len(batch), steps + 1
+    return loss_sum / seen, steps
 
 
 def count_correct(manifest: BundleManifest, output: NDArray[np.float32], y: Examples) -> int:

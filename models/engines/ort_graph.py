@@ -29,6 +29,7 @@ from models.engines.interface import (
     count_correct,
     native,
     sample,
+    train_in_batches,
 )
 from models.errors import BundleError, EngineUnavailableError
 from models.installed import ORT_GRAPH, available_engines
@@ -95,16 +96,13 @@ class OrtGraphEngine:
         random = np.random.default_rng(seed)
         chosen = sample(len(x), settings, random)
         training = _Training(self._step, self._manifest, settings, random, self._tensors(weights, private))
-        loss_sum, seen, steps = 0.0, 0, 0
-        for batch in batches(chosen, settings, random):
-            loss_sum += training.step(x[batch], y[batch]) * len(batch)
-            seen, steps = seen + len(batch), steps + 1
+        loss, steps = train_in_batches(training.step, x, y, batches(chosen, settings, random))
         tensors = training.tensors
         trained = _flat(self._manifest.parameters, tensors)
         kept = _flat(self._manifest.private, tensors)
-        check_trained(trained, loss_sum)
-        check_trained(kept, loss_sum)
-        return FitResult(trained, len(chosen), steps, loss_sum / seen, kept)
+        check_trained(trained, loss)
+        check_trained(kept, loss)
+        return FitResult(trained, len(chosen), steps, loss, kept)
 
     def evaluate(
         self, weights: Vector, x: Examples, y: Examples, *, private: Vector | None = None

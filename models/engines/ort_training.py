@@ -9,6 +9,7 @@ checkpoint, so every `fit` loads a fresh one; `grad` and `data` are views of liv
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -42,6 +43,7 @@ from models.engines.interface import (
     count_correct,
     native,
     sample,
+    train_in_batches,
 )
 from models.errors import BundleError, EngineUnavailableError
 from models.installed import ORT_TRAINING, training_folder
@@ -124,15 +126,13 @@ class OrtTrainingEngine:
         check_examples(self._manifest, x, y)
         random = np.random.default_rng(seed)
         chosen = sample(len(x), settings, random)
-        loss_sum, seen, steps = 0.0, 0, 0
         with self._open(weights) as session:
             session.optimizer.set_learning_rate(settings.learning_rate)
-            for batch in batches(chosen, settings, random):
-                loss_sum += session.step(x[batch], y[batch], settings.proximal) * len(batch)
-                seen, steps = seen + len(batch), steps + 1
+            step = partial(session.step, proximal=settings.proximal)
+            loss, steps = train_in_batches(step, x, y, batches(chosen, settings, random))
             trained = session.weights()
-        check_trained(trained, loss_sum)
-        return FitResult(trained, len(chosen), steps, loss_sum / seen, np.empty(0, dtype=np.float32))
+        check_trained(trained, loss)
+        return FitResult(trained, len(chosen), steps, loss, np.empty(0, dtype=np.float32))
 
     def evaluate(
         self,
